@@ -1,0 +1,86 @@
+"""clipalign: preference optimisation for CLIP-like models.
+
+    import clipalign
+
+    clipalign.train(method="kto", task="typographic")
+    loss = clipalign.objective("dpo", beta=0.5)
+
+Everything is lazy: importing this package loads neither torch nor open_clip, so that the command
+line answers at once and a plugin can import `hookimpl` at no cost.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from clipalign._version import __version__
+
+if TYPE_CHECKING:
+    from clipalign.build import objective
+    from clipalign.errors import (
+        ClipAlignError,
+        ConfigError,
+        DataError,
+        Interrupted,
+        ModelError,
+        PluginError,
+        RunError,
+        StorageError,
+        TrainingError,
+        UsageError,
+    )
+    from clipalign.evals.evaluate import evaluate
+    from clipalign.hookspecs import hookimpl
+    from clipalign.models.load import load_model
+    from clipalign.objectives.base import Objective, ObjectiveOptions, PolicyBatch
+    from clipalign.tasks.prepare import prepare
+    from clipalign.training.train import train
+
+__all__ = [
+    "ClipAlignError",
+    "ConfigError",
+    "DataError",
+    "Interrupted",
+    "ModelError",
+    "Objective",
+    "ObjectiveOptions",
+    "PluginError",
+    "PolicyBatch",
+    "RunError",
+    "StorageError",
+    "TrainingError",
+    "UsageError",
+    "__version__",
+    "evaluate",
+    "hookimpl",
+    "load_model",
+    "objective",
+    "prepare",
+    "train",
+]
+
+_HOME = {
+    "evaluate": "clipalign.evals.evaluate",
+    "hookimpl": "clipalign.hookspecs",
+    "load_model": "clipalign.models.load",
+    "objective": "clipalign.build",
+    "prepare": "clipalign.tasks.prepare",
+    "train": "clipalign.training.train",
+    "Objective": "clipalign.objectives.base",
+    "ObjectiveOptions": "clipalign.objectives.base",
+    "PolicyBatch": "clipalign.objectives.base",
+}
+"""Where each public name lives; the exceptions, which are the rest, live in clipalign.errors."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'clipalign' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME.get(name, "clipalign.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

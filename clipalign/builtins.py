@@ -1,0 +1,79 @@
+"""What clipalign brings along, registered the way any package registers its own.
+
+This module is the entry point `builtins` of the group `clipalign`. It names targets and imports
+none of them.
+"""
+
+from __future__ import annotations
+
+from clipalign.hookspecs import API_VERSION, Register, hookimpl
+
+CLIPALIGN_API = API_VERSION
+
+
+@hookimpl
+def register_objectives(register: Register) -> None:
+    """The four preference losses of the paper's method, and the control."""
+    home = "clipalign.objectives"
+    register("dpo", f"{home}.dpo:DPO", summary="Direct preference optimisation over pairs.")
+    register("ipo", f"{home}.ipo:IPO", summary="Identity preference optimisation: squared margin.")
+    register("kto", f"{home}.kto:KTO", summary="Kahneman-Tversky: judgements, paired or not.")
+    register("rlhf", f"{home}.rlhf:RLHF", summary="Exact expected reward less KL; no sampling.")
+    register(
+        "cross-entropy",
+        f"{home}.cross_entropy:CrossEntropy",
+        summary="The control: fine-tuning on the preferred text.",
+    )
+
+
+@hookimpl
+def register_regularisers(register: Register) -> None:
+    """Divergences between policy and reference on the regulariser images."""
+    home = "clipalign.regularisers"
+    register("forward-kl", f"{home}:ForwardKL", summary="KL(reference ‖ policy), as in the paper.")
+    register("reverse-kl", f"{home}:ReverseKL", summary="KL(policy ‖ reference).")
+    register(
+        "js", f"{home}:JensenShannon", summary="Jensen-Shannon divergence: symmetric, bounded."
+    )
+    register("none", f"{home}:NoRegulariser", summary="No regulariser.")
+
+
+@hookimpl
+def register_tasks(register: Register) -> None:
+    """Makers of preferences."""
+    register(
+        "typographic",
+        "clipalign.tasks.typographic:Typographic",
+        summary="Prefer what is shown to the wrong word written on it.",
+    )
+
+
+@hookimpl
+def register_datasets(register: Register) -> None:
+    """Sources of images."""
+    home = "clipalign.datasets"
+    register("emoji", f"{home}.emoji:EmojiWorld", summary="The embedded emoji art, 64 px.")
+    register("folder", f"{home}.folder:Folder", summary="A folder of images, one folder a class.")
+    register("table", f"{home}.table:Table", summary="A CSV or JSONL table of image files.")
+
+
+@hookimpl
+def register_suites(register: Register) -> None:
+    """Evaluations."""
+    register(
+        "typographic",
+        "clipalign.evals.typographic:TypographicSuite",
+        summary="Accuracy clean and attacked, attack success, KL to the reference.",
+    )
+
+
+@hookimpl
+def register_commands(register: Register) -> None:
+    """The command line, in the order in which its help lists it."""
+    home = "clipalign.cli"
+    register("prepare", f"{home}.prepare:app", summary="Turn labelled images into preferences.")
+    register("train", f"{home}.train:app", summary="Align a model with preferences.")
+    register("eval", f"{home}.eval:app", summary="Measure models, with intervals.")
+    register("runs", f"{home}.runs:app", summary="List and show training runs.")
+    register("config", f"{home}.config:app", summary="Show, check and copy configurations.")
+    register("plugins", f"{home}.plugins:app", summary="List, show and diagnose plugins.")

@@ -1,0 +1,268 @@
+"""The `clipalign` command: a lazy table of commands, and what becomes of errors.
+
+A command is registered like anything else (kind "commands", see `clipalign.builtins`), by a target
+that is imported when the command is run and not when it is listed. The target is either
+
+- a `typer.Typer` named `app`, with one command or several:
+
+        app = typer.Typer()
+
+        @app.command()
+        def train(method: Annotated[str, typer.Option(...)] = "kto", as_json: JsonFlag = False):
+            \"\"\"Align a model with preferences.\"\"\"
+            out = Console(json=as_json)
+
+- or a function with Typer's annotations.
+
+Its module imports nothing heavy: torch is imported within the function. The function raises a
+subclass of `ClipAlignError` when something is wrong and returns nothing; `run` prints the error and
+turns it into the exit code. A failed command prints no traceback; CLIPALIGN_DEBUG=1 shows it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.exceptions import TyperException
+from typer.main import get_command
+
+from clipalign._version import __version__
+from clipalign.cli import console
+from clipalign.errors import ClipAlignError, StorageError, near_matches
+from clipalign.plugins import PluginWarning, registry
+
+if TYPE_CHECKING:
+    from typer._click import Command, Context, HelpFormatter
+    from typer._click.shell_completion import CompletionItem
+
+EXIT_CODES = """\b
+Exit codes:
+  0  done                        5  unusable data
+  1  another error, or a bug     6  unusable model
+  2  wrong usage                 7  unusable run directory
+  3  invalid configuration       8  training cannot go on
+  4  broken or missing plugin    9  disk full or not writable
+  130  interrupted; what was done is saved
+"""
+
+
+class LazyGroup(TyperGroup):
+    """Commands from the registry; lists them without importing them."""
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        """Names in the order of registration."""
+        return registry("commands").names()
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        """Import one command; None when there is none of that name."""
+        commands = registry("commands")
+        if cmd_name not in commands.names():
+            return None
+        return _command(commands.load(cmd_name), cmd_name, commands.entry(cmd_name).summary)
+
+    def resolve_command(
+        self, ctx: Context, args: list[str]
+    ) -> tuple[str | None, Command | None, list[str]]:
+        """Find the command that `args` begin with, or fail with the near matches."""
+        known = registry("commands").names()
+        if args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"There is no command {args[0]!r}.{near_matches(args[0], known)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write the section that lists commands."""
+        commands = registry("commands")
+        rows = [(name, commands.entry(name).summary) for name in commands.names()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def shell_complete(self, ctx: Context, incomplete: str) -> list[CompletionItem]:
+        """Complete command names from stand-ins that carry the summary."""
+        commands = registry("commands")
+        stand_ins = [
+            TyperCommand(name, help=commands.entry(name).summary) for name in commands.names()
+        ]
+        ctx.command = TyperGroup(name=self.name, commands=stand_ins, params=self.params)
+        return ctx.command.shell_complete(ctx, incomplete)
+
+
+def _command(target: Any, name: str, summary: str) -> Command:
+    if isinstance(target, typer.Typer):
+        app = target
+    else:
+        app = typer.Typer()
+        app.command()(target)
+    command = get_command(app)
+    command.name = name
+    command.help = command.help or summary
+    # The root has these two options; a command that repeats them hides its own.
+    own = [p for p in command.params if p.name not in ("install_completion", "show_completion")]
+    command.params = own
+    _lighten(command)
+    return command
+
+
+class _AsGiven:
+    """The value of a text option or a flag, as it stands."""
+
+    def coerce(self, value: Any, **_: Any) -> Any:
+        return value
+
+
+def _lighten(command: Command) -> None:
+    """Answer at once: help as plain text, without rich, and plain options without pydantic.
+
+    Plain help also reads the same in a log. Typer makes a pydantic adapter for every option, even
+    where there is nothing to convert, and importing pydantic doubles the time of a light command.
+    """
+    if isinstance(command, TyperCommand | TyperGroup):
+        command.rich_markup_mode = None
+    for param in command.get_params(typer.Context(command)):
+        kind = getattr(param, "type_descriptor", None)
+        if kind is None or kind.annotation not in (str, bool) or kind.parameter_info.parser:
+            continue
+        if param.nargs == 1 and not param.envvar:
+            param._runtime_param = _AsGiven()  # type: ignore[attr-defined]
+    if isinstance(command, TyperGroup):
+        for inner in command.commands.values():
+            _lighten(inner)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"clipalign {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Teach a CLIP-like model which of two texts an image should prefer, without forgetting.
+
+    \b
+    Examples:
+      clipalign train --method kto --task typographic
+      clipalign eval --suite typographic
+      clipalign train --help
+    """
+
+
+def build() -> Command:
+    """The root command."""
+    app = typer.Typer(
+        cls=LazyGroup,
+        callback=_root,
+        epilog=EXIT_CODES,
+        rich_markup_mode=None,
+        no_args_is_help=True,
+    )
+    root = get_command(app)
+    _lighten(root)
+    return root
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: without the program's name.
+
+    Returns:
+        The exit code.
+    """
+    as_json = "--json" in arguments
+    _show_plugin_warnings()
+    try:
+        code = build().main(list(arguments), prog_name="clipalign", standalone_mode=False)
+        sys.stdout.flush()
+    except TyperException as error:
+        if as_json or not hasattr(error, "show"):
+            return _fail("UsageError", error.format_message(), error.exit_code, as_json)
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("Interrupted", "Interrupted.", 130, as_json)
+    except BrokenPipeError:
+        # The reader has gone; nothing may be written when Python closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except ClipAlignError as error:
+        return _fail(type(error).__name__, str(error), error.exit_code, as_json, error)
+    except OSError as error:
+        if (storage := _storage_error(error)) is None:
+            return _bug(error, as_json)
+        return _fail("StorageError", str(storage), storage.exit_code, as_json, error)
+    except Exception as error:
+        return _bug(error, as_json)
+    if code == 130:  # Typer turned Ctrl-C into this code and said nothing
+        return _fail("Interrupted", "Interrupted.", 130, as_json)
+    return code if isinstance(code, int) else 0
+
+
+def main() -> NoReturn:
+    """Entry point of the `clipalign` script."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that cannot show a letter gets an escape
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(run(sys.argv[1:]))
+
+
+def _fail(
+    kind: str, message: str, code: int, as_json: bool, error: BaseException | None = None
+) -> int:
+    if error is not None and os.environ.get("CLIPALIGN_DEBUG") == "1":
+        print("".join(traceback.format_exception(error)), file=sys.stderr)
+    if as_json:
+        console.print_json_error(kind, message, code)
+    else:
+        console.print_error(message)
+    return code
+
+
+def _bug(error: Exception, as_json: bool) -> int:
+    message = (
+        f"{type(error).__name__}: {error}. This is a bug in clipalign {__version__} or in a "
+        "plugin: please report it with what CLIPALIGN_DEBUG=1 shows when you run this again."
+    )
+    return _fail(type(error).__name__, message, 1, as_json, error)
+
+
+def _storage_error(error: OSError) -> StorageError | None:
+    """Say what is wrong with the disk; None for an error that is not the disk's."""
+    place = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(f"The disk is full{place}. Free some space and run this again.")
+    if error.errno == errno.EROFS:
+        return StorageError(f"The disk is read-only{place}. Choose another place with --output.")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return StorageError(
+            f"No permission to read or write{place}. Change the permissions, or choose another "
+            "place with --output."
+        )
+    return None
+
+
+def _show_plugin_warnings() -> None:
+    """Print a plugin's failure as one line; leave other warnings as they are."""
+    usual = warnings.showwarning
+
+    def show(message: Any, category: Any, *place: Any, **more: Any) -> None:
+        if issubclass(category, PluginWarning):
+            console.print_warning(str(message))
+        else:
+            usual(message, category, *place, **more)
+
+    warnings.showwarning = show

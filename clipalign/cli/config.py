@@ -1,0 +1,110 @@
+"""`clipalign config`: show, check, describe and copy configurations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipalign.cli.console import Console, JsonFlag
+from clipalign.errors import ConfigError, UsageError, near_matches
+
+app = typer.Typer(no_args_is_help=True, help="Show, check, describe and copy configurations.")
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as train.epochs=3."),
+]
+
+
+@app.command()
+def show(
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Defaults when left out.")
+    ] = None,
+    overrides: SetOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print a resolved configuration, every key with what it means.
+
+    \b
+    Examples:
+      clipalign config show
+      clipalign config show recipe.yaml --set method=dpo --set train.lr=1e-5
+    """
+    from clipalign.config import dump_config, load_config
+
+    config = load_config(path, overrides or ())
+    text = dump_config(config, comments=True).rstrip()
+    Console(json=as_json).result(config.model_dump(mode="json"), text)
+
+
+@app.command()
+def validate(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Configuration to check.")],
+    overrides: SetOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check a configuration and the options of what it names. Exit code 3 if anything is wrong.
+
+    \b
+    Example:
+      clipalign config validate recipe.yaml
+    """
+    from clipalign.config import load_config
+
+    load_config(path, overrides or (), check_options=True)
+    Console(json=as_json).result({"file": str(path), "valid": True}, f"{path} is valid.")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a configuration, for editors.
+
+    \b
+    Example:
+      clipalign config schema > clipalign.schema.json
+    """
+    from clipalign.config import RunConfig
+
+    Console(json=True).result(RunConfig.model_json_schema())
+
+
+@app.command()
+def cp(
+    name: Annotated[str, typer.Argument(help="Recipe that ships with clipalign.")],
+    to: Annotated[
+        Path | None, typer.Argument(help="Where to write it; ./NAME.yaml when left out.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Copy a recipe, with its comments, to edit.
+
+    \b
+    Example:
+      clipalign config cp typographic my-recipe.yaml
+    """
+    from importlib.resources import files
+
+    shipped = {
+        item.name.removesuffix(".yaml"): item
+        for item in files("clipalign.recipes").iterdir()
+        if item.name.endswith(".yaml")
+    }
+    if name not in shipped:
+        raise UsageError(f"There is no recipe {name!r}.{near_matches(name, shipped)}")
+    target = to or Path(f"{name}.yaml")
+    if target.is_dir():
+        target /= f"{name}.yaml"
+    try:
+        with target.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(shipped[name].read_text(encoding="utf-8"))
+    except FileExistsError:
+        raise ConfigError(
+            f"{target} exists. Name another file, or write over it with --force."
+        ) from None
+    except FileNotFoundError:
+        raise ConfigError(f"There is no folder {target.parent}.") from None
+    Console(json=as_json).result({"file": str(target)}, f"Wrote {target}.")

@@ -1,0 +1,241 @@
+"""What commands print, and the options they share.
+
+Standard output carries results: text, or under `--json` one JSON document and nothing else.
+Standard error carries what is being done: a progress bar on a terminal, plain lines elsewhere;
+`--quiet` silences it. Text from files and packages is printed inert: a control character shows as
+its escape, never as an instruction to the terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, TextIO
+
+import typer
+
+from clipalign.plugins import registry
+from clipalign.progress import Bar, Silent
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
+
+_STYLES = {"red": "31", "yellow": "33", "bold": "1", "dim": "2"}
+
+
+def complete(kind: str) -> Callable[[str], list[tuple[str, str]]]:
+    """Shell completion for an option that takes a registered name, for `typer.Option`."""
+
+    def names(incomplete: str) -> list[tuple[str, str]]:
+        found = registry(kind)
+        return [
+            (name, found.entry(name).summary)
+            for name in found.names()
+            if name.startswith(incomplete)
+        ]
+
+    return names
+
+
+class Console:
+    """One command's output; it is the `clipalign.progress.Reporter` that the core reports to.
+
+    Args:
+        json: print one JSON document instead of text.
+        quiet: print results and errors only.
+    """
+
+    def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
+        self.json = json
+        self.quiet = quiet
+
+    def say(self, text: str = "") -> None:
+        """Text for people, on standard output; nothing under `--json` or `--quiet`."""
+        if not (self.json or self.quiet):
+            print(printable(text))
+
+    def note(self, text: str) -> None:
+        """What is being done, on standard error; nothing under `--quiet`."""
+        if not self.quiet:
+            print(printable(text), file=sys.stderr, flush=True)
+
+    def result(self, document: Any, text: str = "") -> None:
+        """The command's result: `document` under `--json`, else `text`, even under `--quiet`."""
+        if self.json:
+            print(json.dumps(_plain(document), indent=2))
+        elif text:
+            print(printable(text))
+
+    @contextlib.contextmanager
+    def progress(self, label: str, total: int | None = None) -> Iterator[Bar]:
+        """Show progress through `total` things while the block runs.
+
+        Args:
+            label: what is being done, "Training".
+            total: how many there are; None when that is not known.
+        """
+        if self.quiet:
+            yield Silent()
+        elif _is_terminal(sys.stderr):
+            with _rich_bar(label, total) as bar:
+                yield bar
+        else:
+            lines = PlainBar(label, total)
+            yield lines
+            lines.finish()
+
+
+class PlainBar:
+    """Progress as plain lines: one every `every` seconds, and one at the end."""
+
+    def __init__(
+        self,
+        label: str,
+        total: int | None,
+        *,
+        every: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+        write: Callable[[str], None] | None = None,
+    ) -> None:
+        self._label, self._total, self._every, self._clock = label, total, every, clock
+        self._write = write or (lambda line: print(printable(line), file=sys.stderr, flush=True))
+        self._done, self._printed = 0, -1
+        self._figures: dict[str, float | str] = {}
+        self._start = self._last = clock()
+
+    def advance(self, by: int = 1, **figures: float | str) -> None:
+        """Count `by` more; print a line when the last one is old enough."""
+        self._done += by
+        self._figures |= figures
+        if self._clock() - self._last >= self._every:
+            self._line()
+
+    def finish(self) -> None:
+        """Print the last line, unless it has just been printed."""
+        if self._printed != self._done:
+            self._line()
+
+    def _line(self) -> None:
+        self._last, self._printed = self._clock(), self._done
+        seconds = self._last - self._start
+        parts = [f"{self._label} {self._done}"]
+        if self._total:
+            parts = [f"{parts[0]}/{self._total} ({100 * self._done // self._total} %)"]
+        parts += [_figure(name, value) for name, value in self._figures.items()]
+        if seconds > 0 and self._done:
+            parts.append(f"{self._done / seconds:.3g}/s")
+            if self._total and self._done < self._total:
+                left = seconds * (self._total - self._done) / self._done
+                parts.append(f"{_clock_time(left)} left")
+        self._write(", ".join(parts))
+
+
+@contextlib.contextmanager
+def _rich_bar(label: str, total: int | None) -> Iterator[Bar]:
+    from rich import progress
+    from rich.console import Console as RichConsole
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[figures]}", markup=False),
+    )
+    with progress.Progress(*columns, console=RichConsole(stderr=True), transient=True) as bars:
+        task = bars.add_task(label, total=total, figures="")
+        shown: dict[str, float | str] = {}
+
+        class RichBar:
+            def advance(self, by: int = 1, **figures: float | str) -> None:
+                shown.update(figures)
+                text = ", ".join(_figure(name, value) for name, value in shown.items())
+                bars.update(task, advance=by, figures=printable(text))
+
+        yield RichBar()
+
+
+def table(
+    headers: Sequence[str], rows: Sequence[Sequence[Any]], *, width: int | None = None
+) -> str:
+    """Align rows under headers; the last column wraps at the width of the terminal.
+
+    Args:
+        headers: one a column.
+        rows: as many cells each.
+        width: in characters; None for the terminal's, or no wrapping where there is none.
+    """
+    cells = [[" ".join(printable(str(cell)).split()) for cell in row] for row in [headers, *rows]]
+    if width is None:
+        width = shutil.get_terminal_size().columns if _is_terminal(sys.stdout) else 10_000
+    widths = [max(len(row[i]) for row in cells) for i in range(len(headers) - 1)]
+    indent = sum(widths) + 2 * len(widths)
+    lines = []
+    for row in cells:
+        left = "".join(f"{cell:<{w}}  " for cell, w in zip(row, widths, strict=False))
+        last = textwrap.wrap(row[-1], max(20, width - indent)) or [""]
+        lines.append((left + last[0]).rstrip())
+        lines += [" " * indent + more for more in last[1:]]
+    return "\n".join(lines)
+
+
+def print_error(message: str) -> None:
+    """`Error: message` on standard error, in red on a terminal."""
+    print(f"{paint('Error:', 'red', sys.stderr)} {printable(message)}", file=sys.stderr)
+
+
+def print_warning(message: str) -> None:
+    """`Warning: message` on standard error, in yellow on a terminal."""
+    print(f"{paint('Warning:', 'yellow', sys.stderr)} {printable(message)}", file=sys.stderr)
+
+
+def print_json_error(kind: str, message: str, exit_code: int) -> None:
+    """The one document that a failed command prints under `--json`."""
+    error = {"type": kind, "message": message, "exit_code": exit_code}
+    print(json.dumps({"error": error}, indent=2))
+
+
+def paint(text: str, style: str, stream: TextIO) -> str:
+    """Colour `text` where `stream` is a terminal and NO_COLOR is not set."""
+    if _is_terminal(stream) and not os.environ.get("NO_COLOR"):
+        return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
+    return text
+
+
+def printable(text: str) -> str:
+    """Show control and direction marks as escapes; new lines, tabs and joined emoji stay."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t\u200d" else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _figure(name: str, value: float | str) -> str:
+    return f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+
+
+def _clock_time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no NaN, infinity, path or tuple."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

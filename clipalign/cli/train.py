@@ -1,0 +1,131 @@
+"""`clipalign train`: align a model with preferences, and show what that gained and cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table
+from clipalign.cli.runs import complete_runs
+
+app = typer.Typer()
+
+
+@app.command()
+def train(
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="Objective: kto, dpo, ipo, rlhf, cross-entropy or a plugin's.",
+            autocompletion=complete("objectives"),
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="What makes the preferences.", autocompletion=complete("tasks")),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model spec, such as ViT-B-32/openai or local-dir:PATH.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A prepared preference set (see clipalign prepare).")
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Source of images where no --data is given.", autocompletion=complete("datasets")
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run directory to make.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML configuration; flags override.")] = None,
+    trainable: Annotated[
+        str | None, typer.Option(help="image-encoder, last:K, lora:R or head.")
+    ] = None,
+    regulariser: Annotated[
+        str | None,
+        typer.Option(help="What holds clean behaviour.", autocompletion=complete("regularisers")),
+    ] = None,
+    regulariser_weight: Annotated[
+        float | None, typer.Option(help="λ, the weight of the regulariser.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the preferences.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps; overrides epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Preference images a step.")] = None,
+    averaging: Annotated[str | None, typer.Option(help="bma, ema or none.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any key: method_options.beta=0.5."),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with a run that was stopped.", autocompletion=complete_runs),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if any.")] = None,
+    evaluate: Annotated[
+        bool, typer.Option("--eval/--no-eval", help="Compare with the reference afterwards.")
+    ] = True,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Align a model with preferences, and show what that gained and cost.
+
+    \b
+    Examples:
+      clipalign train --method kto --task typographic
+      clipalign train --method dpo --model ViT-B-32/openai --data prefs/ -o runs/dpo
+      clipalign train --config recipe.yaml --set train.epochs=1
+      clipalign train --resume runs/dpo
+    """
+    out = Console(json=as_json, quiet=quiet)
+    keys: dict[str, Any] = {
+        "method": method,
+        "task": task,
+        "model": model,
+        "data": data,
+        "dataset": dataset,
+        "output": output,
+        "trainable": trainable,
+        "regulariser": regulariser,
+        "regulariser_weight": regulariser_weight,
+        "train.lr": lr,
+        "train.epochs": epochs,
+        "train.steps": steps,
+        "train.batch_size": batch_size,
+        "train.averaging": averaging,
+        "train.precision": precision,
+        "seed": seed,
+    }
+    from clipalign.config import load_config
+
+    if resume is None:  # names and bounds fail here, before torch is imported
+        load_config(config, settings or (), **keys)
+    out.note("Loading torch and open_clip …")
+    from clipalign.training.train import train as run_training
+
+    result = run_training(
+        config, resume=resume, overrides=settings or (), device=device, reporter=out, **keys
+    )
+    rows = [(g, t, f"{p:,}", "yes" if on else "") for g, t, p, on in result.trainable]
+    out.say(table(("PART", "TENSORS", "PARAMETERS", "TRAINED"), rows))
+    document = result.document()
+    if evaluate:
+        document["results"] = _evaluate(result.run, device, out)
+    text = f"\nRun:   {result.run}\nModel: {result.model}\n\n{result.open_clip_line}"
+    out.result(document, text)
+
+
+def _evaluate(run: Path, device: str | None, out: Console) -> list[Any]:
+    """Evaluate the run and its reference with the suite of its task, and print both."""
+    from clipalign.evals.evaluate import evaluate_run
+    from clipalign.reports.tables import summary_table
+
+    results = evaluate_run(run, device=device, reporter=out)
+    out.say("\n" + summary_table(results))
+    return [r.model_dump(mode="json") for r in results]

@@ -1,0 +1,255 @@
+"""The configuration of a run: one typed tree, checked as a whole.
+
+A configuration comes from a YAML file, then the command's own flags, then `--set a.b=c`; each
+overrides the one before. Unknown keys, wrong types and unknown names are reported together, one
+line each. YAML is read without tags, aliases or repeated keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from clipalign.errors import ConfigError, UsageError
+from clipalign.options import explain, option_problems
+from clipalign.plain_yaml import parse_yaml, read_yaml_mapping
+from clipalign.plugins import registry
+
+_TRAINABLE = re.compile(r"image-encoder|head|last:[1-9]\d{0,3}|lora:[1-9]\d{0,3}")
+
+
+class _Tree(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants"
+    )
+
+
+class TrainConfig(_Tree):
+    """How training steps are taken."""
+
+    epochs: int = Field(5, ge=1, description="Passes over the preference images.")
+    steps: int | None = Field(
+        None, ge=1, description="Optimiser steps in all; overrides epochs when given."
+    )
+    batch_size: int = Field(
+        32, ge=1, description="Preference images a step; as many regulariser images go beside them."
+    )
+    accumulate: int = Field(
+        1, ge=1, description="Parts that a batch is cut into, to save memory; same trajectory."
+    )
+    lr: float | None = Field(
+        None, gt=0, description="Learning rate; null for the default of what is trained."
+    )
+    optimizer: Literal["adamw", "adamax", "sgd"] = Field("adamw", description="Optimiser.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="Learning rate after the warm-up: falling to 0, or constant."
+    )
+    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up from 0.")
+    clip_grad_norm: float | None = Field(
+        1.0, gt=0, description="Largest norm of the whole gradient; null for none."
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="Of the forward pass; the weights that are trained stay fp32."
+    )
+    averaging: Literal["bma", "ema", "none"] = Field(
+        "bma", description="Average of the weights: the paper's Beta average, exponential, none."
+    )
+    averaging_options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the averaging."
+    )
+    checkpoint_every_steps: int | None = Field(
+        None, ge=1, description="Steps between checkpoints; null for none by steps."
+    )
+    checkpoint_every_minutes: float | None = Field(
+        10.0, gt=0, description="Minutes between checkpoints; null for none by time."
+    )
+    validate_every: int | None = Field(
+        None, ge=1, description="Steps between validations; null for none."
+    )
+    early_stopping_patience: int | None = Field(
+        None, ge=1, description="Validations without improvement before stopping; null for never."
+    )
+    workers: int = Field(0, ge=0, le=256, description="Processes that decode images; 0 for none.")
+    log_every: int = Field(10, ge=1, description="Steps between lines of metrics.jsonl.")
+
+
+class RunConfig(_Tree):
+    """One training run: what is trained, on which preferences, how."""
+
+    model: str = Field("emoji-tiny", min_length=1, description="Model spec to start from.")
+    task: str = Field("typographic", description="What makes preferences of labelled images.")
+    task_options: dict[str, Any] = Field(default_factory=dict, description="Options of the task.")
+    dataset: str = Field("emoji", description="Source of the labelled images.")
+    dataset_options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the dataset, such as its folder."
+    )
+    data: Path | None = Field(
+        None, description="A prepared preference set; null to prepare one from task and dataset."
+    )
+    method: str = Field("kto", description="Objective: the preference loss.")
+    method_options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the objective, such as beta."
+    )
+    regulariser: str = Field(
+        "forward-kl", description="What holds the policy near the reference on clean images."
+    )
+    regulariser_weight: float | None = Field(
+        None, ge=0, description="λ, its weight; null for the method's default."
+    )
+    trainable: str = Field(
+        "image-encoder", description="image-encoder, last:K blocks, lora:R (its rank), or head."
+    )
+    train: TrainConfig = Field(
+        default_factory=TrainConfig, description="How training steps are taken."
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="Of everything random.")
+    output: Path | None = Field(
+        None, description="Run directory; null for runs/<task>-<method>-<n>."
+    )
+
+    @field_validator("task", "dataset", "method", "regulariser")
+    @classmethod
+    def _registered(cls, name: str, info: ValidationInfo) -> str:
+        kind = "objectives" if info.field_name == "method" else f"{info.field_name}s"
+        try:
+            registry(kind).entry(name)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    @field_validator("trainable")
+    @classmethod
+    def _trainable(cls, value: str) -> str:
+        if not _TRAINABLE.fullmatch(value):
+            raise ValueError(
+                "must be image-encoder, last:K, lora:R or head, with K and R from 1 to 9999"
+            )
+        return value
+
+
+# --- Reading ------------------------------------------------------------------------------------
+
+
+def load_config(
+    path: Path | str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    check_options: bool = False,
+    **flags: Any,
+) -> RunConfig:
+    """Read a configuration.
+
+    Args:
+        path: YAML file; None for the defaults.
+        overrides: "a.b=c", its value in YAML.
+        check_options: also check the options of the method, task and dataset, which imports them
+            (and torch).
+        **flags: values of the command's own flags by key, dots for inner keys; None is skipped.
+
+    Raises:
+        ConfigError: with one line for each thing that is wrong.
+    """
+    tree = {} if path is None else read_yaml_mapping(Path(path))
+    problems = []
+    for key, value in flags.items():
+        if value is not None:
+            problems += _assign(tree, key, value, f"--{key.replace('_', '-')}")
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key.strip():
+            problems.append(f"--set {override}: must be KEY=VALUE, such as train.epochs=3")
+            continue
+        try:
+            value = parse_yaml(text)
+        except ValueError as error:
+            problems.append(f"--set {override}: {error}")
+            continue
+        problems += _assign(tree, key.strip(), value, f"--set {override}")
+    try:
+        config = RunConfig.model_validate(tree)
+    except ValidationError as error:
+        problems += explain(error, RunConfig)
+    if check_options:
+        problems += _option_problems(tree)
+    if problems:
+        source = "the configuration" if path is None else str(path)
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise ConfigError(f"There is something wrong in {source}:\n{lines}")
+    return config
+
+
+def _option_problems(tree: Mapping[str, Any]) -> list[str]:
+    """Problems in the options of whatever has a known name, even where other keys are wrong."""
+    problems = []
+    for kind, key in (("objectives", "method"), ("tasks", "task"), ("datasets", "dataset")):
+        name = tree.get(key, RunConfig.model_fields[key].default)
+        options = tree.get(f"{key}_options", {})
+        if isinstance(options, dict) and name in registry(kind).names():
+            problems += option_problems(kind, name, options, f"{key}_options")
+    return problems
+
+
+def _assign(tree: dict[str, Any], key: str, value: Any, source: str) -> list[str]:
+    """Set tree["a"]["b"] for "a.b"; a problem where "a" holds no keys."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        if tree.get(parent) is None:
+            tree[parent] = {}
+        if not isinstance(tree[parent], dict):
+            return [f"{source}: {parent} holds a value and no keys"]
+        tree = tree[parent]
+    tree[last] = value
+    return []
+
+
+# --- Writing ------------------------------------------------------------------------------------
+
+
+def dump_config(config: RunConfig, *, comments: bool = False) -> str:
+    """The configuration as YAML that `load_config` reads back to an equal one.
+
+    Args:
+        config: what to write.
+        comments: say above each key what it is.
+    """
+    return "".join(_dump(config, comments, indent=0))
+
+
+def _dump(config: BaseModel, comments: bool, indent: int) -> Iterator[str]:
+    plain: Mapping[str, Any] = config.model_dump(mode="json")
+    margin = " " * indent
+    for name, field in type(config).model_fields.items():
+        if comments:
+            yield f"{margin}# {field.description}{_choices(field.annotation)}\n"
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            yield f"{margin}{name}:\n"
+            yield from _dump(value, comments, indent + 2)
+        else:
+            text = _yaml({name: plain[name]})
+            yield "".join(f"{margin}{line}\n" for line in text.removesuffix("\n").split("\n"))
+
+
+def _yaml(tree: dict[str, Any]) -> str:
+    text = yaml.safe_dump(tree, allow_unicode=True, sort_keys=False)
+    if {"\x85", "\u2028", "\u2029"} & set(text):  # written bare, they read back as spaces
+        text = yaml.safe_dump(tree, sort_keys=False)
+    return text
+
+
+def _choices(annotation: Any) -> str:
+    names = [str(a) for a in get_args(annotation) if isinstance(a, str)]
+    return f" One of {', '.join(names)}." if names else ""

@@ -1,0 +1,55 @@
+"""What a dataset is: named splits of labelled images, read one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from PIL import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One image of a dataset, not yet read.
+
+    Attributes:
+        key: stable and unique within the dataset; names files and rows made from it.
+        label: class name, or None where there is none.
+        source: what `Dataset.image` needs to read it (a path, an index); JSON-able as text.
+        group: images that share a group are not independent (two views of one drawing): intervals
+            resample groups. Defaults to the key.
+        attributes: further columns, for example gender, activity, attack_text, style.
+    """
+
+    key: str
+    label: str | None
+    source: Any
+    group: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """A source of images. Built by name: `datasets.load("folder", root=…)`."""
+
+    name: str
+    classnames: Sequence[str]
+    """Class names in a stable order; the candidate texts are made of these."""
+    templates: Sequence[str]
+    """Prompt templates with one {}; the first is the one that preferences use."""
+    licence: str
+    fingerprint: str
+    """sha256 of what identifies the data (file names, sizes, content); part of cache keys."""
+
+    def splits(self) -> Sequence[str]:
+        """Names of the splits, for example ("train", "validation", "test")."""
+        ...
+
+    def examples(self, split: str) -> Sequence[Example]:
+        """All examples of a split, in a stable order. DataError when there is no such split."""
+        ...
+
+    def image(self, example: Example) -> Image.Image:
+        """Read one image as upright 8-bit RGB. DataError, naming the file, when it can't."""
+        ...

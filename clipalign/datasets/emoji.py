@@ -1,0 +1,194 @@
+"""The embedded emoji world: openly licensed emoji art of several vendors, at 64 pixels.
+
+Every concept has one drawing, in one art style, that no training ever sees (`held_out`, rotating
+over the styles), and the style `emojitwo` is never seen at all. A picture is a drawing set on a
+background at some scale and place; training and test backgrounds share no hue.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import csv
+import functools
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from clipalign.datasets.base import Example
+from clipalign.errors import DataError, near_matches
+
+SIZE, COLUMNS = 64, 64
+STYLES = ("noto", "twemoji", "fluent-3d", "fluent-flat", "openmoji")
+UNSEEN_STYLE = "emojitwo"
+TEMPLATES = (
+    "a photo of a {}.",
+    "a picture of a {}.",
+    "a drawing of a {}.",
+    "an image of a {}.",
+    "an emoji of a {}.",
+    "a {}.",
+    "{}",
+)
+DATA = Path(__file__).parent / "emoji_data"
+
+
+@dataclass(frozen=True, slots=True)
+class Emoji:
+    """One emoji: its names, and which styles draw it. `index` is its cell in every sheet."""
+
+    index: int
+    code: str
+    label: str
+    concept: str
+    gender: str
+    """"woman", "man", "person" for people who come in all; else empty."""
+    tone: str
+    group: str
+    everyday: str
+    """"A" or "B", the two disjoint sets of everyday concepts; else empty."""
+    held_out: str
+    styles: tuple[str, ...]
+    keywords: tuple[str, ...]
+
+
+@functools.cache
+def emoji_table() -> tuple[Emoji, ...]:
+    """All emoji of the world in the order of their cells."""
+    with open(DATA / "emoji.csv", newline="", encoding="utf-8") as file:
+        return tuple(
+            Emoji(
+                i, r["code"], r["label"], r["concept"], r["gender"], r["tone"], r["group"],
+                r["everyday"], r["held_out"], tuple(r["styles"].split("|")),
+                tuple(filter(None, r["keywords"].split("|"))),
+            )
+            for i, r in enumerate(csv.DictReader(file))
+        )  # fmt: skip
+
+
+@functools.cache
+def _sheet(style: str) -> Image.Image:
+    return Image.open(DATA / f"{style}.webp").convert("RGBA")
+
+
+@functools.lru_cache(maxsize=20_000)
+def sprite(index: int, style: str) -> Image.Image:
+    """The 64-pixel RGBA drawing of one emoji in one style."""
+    x, y = index % COLUMNS * SIZE, index // COLUMNS * SIZE
+    return _sheet(style).crop((x, y, x + SIZE, y + SIZE))
+
+
+def background(rng: random.Random, split: str) -> Image.Image:
+    """A plain or two-colour background; hues of train and test lie in alternating sectors of 30°."""
+
+    def colour() -> tuple[int, int, int]:
+        sector = 2 * rng.randrange(6) + (split == "test")
+        hue = (sector + rng.random()) / 12
+        r, g, b = colorsys.hsv_to_rgb(hue, rng.uniform(0.08, 0.7), rng.uniform(0.35, 1.0))
+        return round(255 * r), round(255 * g), round(255 * b)
+
+    if rng.random() < 0.5:
+        return Image.new("RGB", (SIZE, SIZE), colour())
+    ends = Image.new("RGB", (2, 2), colour())
+    ends.putpixel((1, 1), other := colour())
+    ends.putpixel((rng.randrange(2), 1 - 0), other)
+    return ends.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+
+
+def compose(drawing: Image.Image, rng: random.Random, split: str) -> Image.Image:
+    """Set a drawing on a background: scale 0.65 to 1, anywhere inside, mirrored half of the time."""
+    image = background(rng, split)
+    side = rng.randint(round(0.65 * SIZE), SIZE)
+    # premultiplied alpha, so that edges do not darken when scaled
+    small = drawing.convert("RGBa").resize((side, side), Image.Resampling.BILINEAR).convert("RGBA")
+    if rng.random() < 0.5:
+        small = small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    place = (rng.randint(0, SIZE - side), rng.randint(0, SIZE - side))
+    image.paste(small, place, small)
+    return image
+
+
+class EmojiWorld:
+    """Dataset `emoji`: everyday concepts of the embedded world.
+
+    Splits (each drawing is shown in `views` pictures):
+        train: concepts A in three of the styles that pretraining saw.
+        validation: concepts A in a fourth of those styles.
+        test: concepts A in the held-out drawings that no training sees.
+        test-unseen-concepts: concepts B, whose names and drawings alignment never sees, held-out
+            drawings.
+        test-unseen-style: concepts A in a style that no training sees at all.
+
+    Args:
+        views: pictures of each drawing.
+        seed: of backgrounds, scales and places.
+    """
+
+    name = "emoji"
+    templates = TEMPLATES
+    licence = "Apache-2.0, CC-BY-4.0, CC-BY-SA-4.0 and MIT art: see emoji_data/LICENCES.md"
+    _SETS: Mapping[str, str] = {
+        "train": "A",
+        "validation": "A",
+        "test": "A",
+        "test-unseen-concepts": "B",
+        "test-unseen-style": "A",
+    }
+
+    def __init__(self, views: int = 10, seed: int = 0) -> None:
+        self.views, self.seed = views, seed
+        self.classnames = self.classnames_of("test")
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the table, the sheets and the options."""
+        digest = hashlib.sha256(f"{self.views} {self.seed}".encode())
+        for path in sorted(DATA.glob("*.*")):
+            digest.update(path.name.encode() + path.read_bytes())
+        return digest.hexdigest()
+
+    def splits(self) -> Sequence[str]:
+        return tuple(self._SETS)
+
+    def classnames_of(self, split: str) -> Sequence[str]:
+        """The class names of one split: A or B."""
+        return tuple(sorted(e.label for e in emoji_table() if e.everyday == self._set(split)))
+
+    def examples(self, split: str) -> Sequence[Example]:
+        chosen = [e for e in emoji_table() if e.everyday == self._set(split)]
+        found = []
+        for emoji in chosen:
+            for style in self._styles(emoji, split):
+                group = f"{emoji.code}-{style}"
+                for view in range(self.views):
+                    source = (emoji.index, style, split, view)
+                    key = f"{group}-{view}"
+                    found.append(Example(key, emoji.label, source, group, {"art_style": style}))
+        return found
+
+    def image(self, example: Example) -> Image.Image:
+        index, style, split, view = example.source
+        rng = random.Random(f"{self.seed}/{split}/{index}/{style}/{view}")
+        side = "test" if split.startswith("test") else "train"
+        return compose(sprite(index, style), rng, side)
+
+    def _set(self, split: str) -> str:
+        if split not in self._SETS:
+            raise DataError(
+                f"The emoji world has no split {split!r}." + near_matches(split, self._SETS)
+            )
+        return self._SETS[split]
+
+    @staticmethod
+    def _styles(emoji: Emoji, split: str) -> Sequence[str]:
+        seen = [s for s in STYLES if s in emoji.styles and s != emoji.held_out]
+        if split == "train":
+            return seen[:-1] if emoji.index % 2 else seen[1:]
+        if split == "validation":
+            return seen[-1:] if emoji.index % 2 else seen[:1]
+        if split == "test-unseen-style":
+            return [UNSEEN_STYLE] if UNSEEN_STYLE in emoji.styles else []
+        return [emoji.held_out]

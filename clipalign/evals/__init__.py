@@ -1,0 +1,1 @@
+"""Evaluation: metrics, statistics, the results schema, and the suites that use them."""

@@ -1,0 +1,176 @@
+"""Writing and hashing files so that a kill or a full disk loses nothing.
+
+A file is written beside its place under a temporary name, flushed to the disk, and renamed over the
+old one, so a reader sees the old bytes or the new bytes and never a part of either. What a killed
+process leaves behind are files that match `.clipalign-*.tmp`; they are safe to delete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from clipalign.errors import StorageError
+
+__all__ = [
+    "append_jsonl",
+    "atomic_write_bytes",
+    "atomic_write_text",
+    "atomic_writer",
+    "canonical_json",
+    "sha256_bytes",
+    "sha256_file",
+    "storage_errors",
+]
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full. Free some space or choose another place, then run it again.",
+    errno.EDQUOT: "your disk quota is used up. Free some space or choose another place, then run "
+    "it again.",
+    errno.EROFS: "the file system is read-only. Choose a place that can be written.",
+    errno.EACCES: "permission denied. Choose a place that you may write, or change its rights.",
+    errno.EPERM: "permission denied. Choose a place that you may write, or change its rights.",
+    errno.EIO: "the disk reported an input/output error. Check the disk or choose another place.",
+    errno.EFBIG: "the file is larger than this file system or your limits allow. Choose another "
+    "place.",
+    errno.ENAMETOOLONG: "the name is too long for this file system. Choose a shorter one.",
+    errno.ENOTDIR: "a part of this path is a file, not a directory. Choose another path.",
+    errno.EEXIST: "a file is where a directory must be. Choose another path.",
+    errno.EISDIR: "it is a directory, not a file. Choose another path.",
+}
+
+
+@contextlib.contextmanager
+def storage_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what the disk refuses inside the block into a StorageError that names `path`.
+
+    Other OSErrors pass through unchanged.
+
+    Raises:
+        StorageError: full disk, quota, read-only file system, no permission and their like.
+    """
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0)
+        if advice is None:
+            raise
+        raise StorageError(f"Cannot write {os.fspath(path)}: {advice}") from error
+
+
+@contextlib.contextmanager
+def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a binary file that takes the place of `path` when the block ends without an exception.
+
+    Missing parent directories are made; a symbolic link is followed and stays. `handle.name` is the
+    temporary file in the same directory, for libraries that want a path.
+
+    Raises:
+        StorageError: it cannot be written; the old file, if any, is untouched.
+    """
+    target = Path(os.path.realpath(path))
+    with storage_errors(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not target.is_file():
+            # Renaming over a device such as /dev/null would destroy it.
+            raise StorageError(f"Cannot write {os.fspath(path)}: it is not a regular file.")
+        temporary = target.parent / f".clipalign-{os.urandom(8).hex()}.tmp"
+        try:
+            with open(temporary, "xb") as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        _sync_directory(target.parent)
+
+
+def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write `data` to `path`, all or nothing. See `atomic_writer`.
+
+    Raises:
+        StorageError: it cannot be written; the old file, if any, is untouched.
+    """
+    with atomic_writer(path) as handle:
+        handle.write(data)
+
+
+def atomic_write_text(path: str | os.PathLike[str], data: str) -> None:
+    """Write `data` to `path` as UTF-8 with its line ends unchanged, all or nothing.
+
+    Raises:
+        StorageError: it cannot be written; the old file, if any, is untouched.
+    """
+    atomic_write_bytes(path, data.encode("utf-8"))
+
+
+def append_jsonl(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
+    """Append one row to a JSON Lines file, making it and its directory if need be.
+
+    A line that a kill cut short is closed first, so it spoils itself and not the new row.
+
+    Raises:
+        ValueError: the row holds NaN or infinity, which JSON has no word for.
+        StorageError: it cannot be written.
+    """
+    line = canonical_json(row) + b"\n"
+    with storage_errors(path):
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        with open(path, "a+b") as handle:
+            if handle.seek(0, os.SEEK_END):
+                handle.seek(-1, os.SEEK_END)
+                if handle.read(1) != b"\n":
+                    line = b"\n" + line
+            handle.write(line)
+
+
+def sha256_bytes(data: bytes) -> str:
+    """The SHA-256 of `data`, 64 lower-case hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file's bytes, 64 lower-case hexadecimal digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def canonical_json(obj: Any) -> bytes:
+    """The one JSON text of `obj`: sorted keys, no spaces, ASCII. Equal objects, equal bytes.
+
+    ASCII escapes also carry names that are not valid Unicode (undecodable file names).
+
+    Raises:
+        ValueError: it holds NaN or infinity, which JSON has no word for.
+        TypeError: it holds something that JSON cannot.
+    """
+    text = json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode("ascii")
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a rename survive a power cut, where the system lets a directory be flushed."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except PermissionError:  # Windows, and directories that may be written but not listed
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Models: what a spec names, loading it, what of it trains, writing it for open_clip."""

@@ -1,0 +1,131 @@
+"""Writing a model as an ordinary open_clip directory: configuration, weights, preprocessing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from clipalign.errors import ModelError, StorageError, UsageError, near_matches
+from clipalign.files import canonical_json, storage_errors
+from clipalign.models.loaded import LoadedModel
+from clipalign.models.spec import CONFIG_NAME, WEIGHTS_NAME
+
+__all__ = ["export_model", "open_clip_line"]
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def export_model(
+    model: LoadedModel,
+    directory: str | os.PathLike[str],
+    *,
+    state: Mapping[str, Tensor] | None = None,
+    dtype: str = "fp32",
+) -> Path:
+    """Write a directory that `open_clip.create_model_and_transforms("local-dir:…")` loads.
+
+    The directory appears whole or not at all; an earlier export in its place is replaced.
+
+    Args:
+        model: what to write; LoRA and head go through `TrainablePart.merge()` first.
+        directory: where to.
+        state: other weights of the same architecture (averaged ones), by open_clip's names.
+        dtype: fp32, fp16 or bf16 on the disk; open_clip loads all of them as float32.
+
+    Returns:
+        The directory, absolute.
+
+    Raises:
+        ModelError: `state` has other tensors than the model, or a value is not finite.
+        StorageError: it cannot be written, or the directory holds something else.
+        UsageError: unknown dtype.
+    """
+    if dtype not in _DTYPES:
+        raise UsageError(f"Unknown dtype {dtype!r} to export in.{near_matches(dtype, _DTYPES)}")
+    tensors = _plain_tensors(model, state, _DTYPES[dtype])
+    text = json.dumps(model.config, indent=2) + "\n"
+    metadata = {"format": "pt", "open_clip_config": canonical_json(model.config).decode()}
+    with _new_directory(Path(os.path.abspath(directory))) as new:
+        (new / CONFIG_NAME).write_text(text, encoding="utf-8")
+        if hasattr(model.tokenizer, "save_pretrained"):  # open_clip looks for it in the directory
+            model.tokenizer.save_pretrained(new)
+        try:
+            save_file(tensors, new / WEIGHTS_NAME, metadata=metadata)
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise StorageError(f"Cannot write {directory}: {error}") from error
+        for file in new.iterdir():
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+    return Path(os.path.abspath(directory))
+
+
+def open_clip_line(directory: str | os.PathLike[str]) -> str:
+    """The Python line that loads an exported model with open_clip alone."""
+    name = f"local-dir:{os.fspath(directory)}"
+    return f"model, _, preprocess = open_clip.create_model_and_transforms({name!r})"
+
+
+def _plain_tensors(
+    model: LoadedModel, state: Mapping[str, Tensor] | None, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Contiguous CPU tensors, none sharing memory with another (safetensors refuses that)."""
+    own: dict[str, Any] = model.clip.state_dict()
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in {**own, **(state or {})}.items():
+        if name not in own or tensor.shape != own[name].shape:
+            raise ModelError(
+                f"The weights to export do not fit {model.name}: {name} is {list(tensor.shape)}, "
+                f"and the model has {list(own[name].shape) if name in own else 'no such tensor'}."
+            )
+        plain = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None)
+        plain = plain.contiguous()
+        if plain.is_floating_point() and not plain.isfinite().all():
+            raise ModelError(f"{name} holds values that are not finite in {dtype}: not exported.")
+        storage = plain.untyped_storage().data_ptr()
+        tensors[name] = plain.clone() if storage in seen else plain
+        seen.add(storage)
+    return tensors
+
+
+@contextlib.contextmanager
+def _new_directory(target: Path) -> Iterator[Path]:
+    """A directory beside `target` that takes its place when the block ends without an exception."""
+    with storage_errors(target):
+        if target.exists() and not (target / CONFIG_NAME).is_file() and _holds_anything(target):
+            raise StorageError(
+                f"Cannot write {target}: it exists and is no open_clip model. Choose another "
+                "directory, or remove it."
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        mark = secrets.token_hex(8)
+        new = target.parent / f".clipalign-{mark}.tmp"
+        old = target.parent / f".clipalign-{mark}-old.tmp"
+        try:
+            new.mkdir()
+            yield new
+            if target.exists():
+                os.replace(target, old)
+            os.replace(new, target)
+        except BaseException:
+            if old.exists() and not target.exists():
+                os.replace(old, target)
+            raise
+        finally:
+            for left in (new, old):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _holds_anything(path: Path) -> bool:
+    return not path.is_dir() or any(path.iterdir())

@@ -1,0 +1,194 @@
+"""A linear map W on both embeddings, its power t, and folding it into the projections.
+
+arXiv 2411.08923, §3.3: W acts on image and text features alike, s = τ (W T)·(W I). With the
+singular value decomposition W = U Σ Vᵀ, W_t = U Σᵗ Vᵀ turns what was learnt up and down: t = 0 is
+the pretrained model, t = 1 the trained one, t < 0 inverts the edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clipalign.errors import ModelError
+
+if TYPE_CHECKING:
+    from clipalign.models.loaded import LoadedModel
+
+__all__ = ["LinearMap", "orthogonality_penalty"]
+
+
+def orthogonality_penalty(weight: Tensor) -> Tensor:
+    """‖WᵀW − I‖²_F, which keeps W near orthogonal while it trains (arXiv 2411.08923, §3.3).
+
+    Args:
+        weight: [d, d].
+
+    Returns:
+        A scalar ≥ 0, with gradient.
+    """
+    identity = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
+    return (weight.T @ weight - identity).square().sum()
+
+
+@dataclass(frozen=True, eq=False)
+class LinearMap:
+    """A square map W of the embedding space, applied to image and text features alike.
+
+    Attributes:
+        weight: W, [d, d].
+
+    Raises:
+        ModelError: W is not square or not finite.
+    """
+
+    weight: Tensor
+
+    def __post_init__(self) -> None:
+        """Refuse a W that has no power t."""
+        shape = list(self.weight.shape)
+        if len(shape) != 2 or shape[0] != shape[1]:
+            raise ModelError(f"A linear map must be square, or t = 0 is no CLIP; this is {shape}.")
+        if not self.weight.isfinite().all():
+            raise ModelError("The linear map holds values that are not finite.")
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """W applied to features and normalised: [N, d] → [N, d] unit norm."""
+        return F.normalize(features @ self.weight.T, dim=-1)
+
+    @cached_property
+    def svd(self) -> tuple[Tensor, Tensor, Tensor]:
+        """U [d, d], Σ [d] descending and Vᵀ [d, d] with W = U Σ Vᵀ, in float64."""
+        u, s, vt = torch.linalg.svd(self.weight.detach().double())
+        return u, s, vt
+
+    def power(self, t: float, eps: float = 1e-6) -> LinearMap:
+        """W_t = U Σᵗ Vᵀ with Σ ≥ eps (arXiv 2411.08923, §3.3).
+
+        Args:
+            t: 0 gives an orthogonal map, so the similarities of the pretrained model; 1 gives W.
+            eps: singular values below it are raised to it, so that t < 0 stays finite.
+
+        Returns:
+            The map W_t in the dtype of W.
+        """
+        u, s, vt = self.svd
+        weight = (u * s.clamp(min=eps).pow(t)) @ vt
+        return LinearMap(weight.to(self.weight.dtype))
+
+    def fold(self, model: LoadedModel) -> LoadedModel:
+        """The model with W multiplied into its two projections: an ordinary open_clip model.
+
+        Features are normalised after W, so their length before W does not matter and the fold is
+        exact: normalise(W · normalise(f)) = normalise(W f). A tower that ends without a projection
+        (SigLIP's do) gets one.
+
+        Args:
+            model: the model that W was trained on; it is left as it is.
+
+        Raises:
+            ModelError: W has another size than the features, or a tower ends in something that W
+                cannot be multiplied into.
+        """
+        if len(self.weight) != model.embed_dim:
+            raise ModelError(
+                f"The linear map is for features of size {len(self.weight)}, and {model.name} has "
+                f"{model.embed_dim}: it was trained on another model."
+            )
+        config = deepcopy(model.config)
+        state = dict(model.clip.state_dict())
+        _fold_image(model.clip.visual, config["model_cfg"], state, self._times)
+        _fold_text(model.clip, config["model_cfg"], state, self._times)
+        return model.rebuilt(state, config)
+
+    def _times(self, matrix: Tensor | None = None) -> Tensor:
+        """W times [d, n] or [d], or W itself, computed in float64."""
+        weight = self.weight.detach().double().cpu()
+        if matrix is None:
+            return weight.float()
+        return (weight @ matrix.detach().double().cpu()).to(matrix.dtype)
+
+
+_Times = Callable[..., Tensor]
+_State = dict[str, Tensor]
+
+
+def _fold_image(visual: Any, model_cfg: dict[str, Any], state: _State, times: _Times) -> None:
+    if hasattr(visual, "attnpool"):  # ModifiedResNet
+        _fold_linear(state, "visual.attnpool.c_proj", times)
+    elif isinstance(getattr(visual, "proj", None), nn.Parameter):  # VisionTransformer, [width, d]
+        state["visual.proj"] = times(state["visual.proj"].T).T.contiguous()
+    elif hasattr(visual, "trunk"):  # TimmModel
+        last = _last_linear(visual.head) or _last_linear(visual.trunk, _classifier(visual.trunk))
+        if last is not None:
+            part = "head" if len(visual.head) else "trunk"
+            _fold_linear(state, f"visual.{part}.{last}", times)
+        else:  # pooled features are the embedding: timm_proj "none"
+            model_cfg["vision_cfg"].update(timm_proj="linear", timm_proj_bias=False)
+            state["visual.head.proj.weight"] = times()
+    else:
+        raise _unfoldable("image", visual)
+
+
+def _fold_text(clip: Any, model_cfg: dict[str, Any], state: _State, times: _Times) -> None:
+    prefix, text = ("text.", clip.text) if hasattr(clip, "text") else ("", clip)
+    text_cfg = model_cfg["text_cfg"]
+    if hasattr(text, "text_projection"):  # TextTransformer, or CLIP's own
+        key = f"{prefix}text_projection"
+        if isinstance(text.text_projection, nn.Linear):
+            _fold_linear(state, key, times)
+        elif text.text_projection is not None:  # [width, d]
+            state[key] = times(state[key].T).T.contiguous()
+        else:
+            text_cfg.update(proj_type="linear", proj_bias=False)
+            state[key] = times().T.contiguous()
+    elif hasattr(text, "proj"):  # HFTextEncoder
+        last = _last_linear(text, "proj")
+        if last is not None:
+            _fold_linear(state, f"{prefix}{last}", times)
+        elif isinstance(text.proj, nn.Identity):
+            text_cfg.update(hf_proj_type="linear")
+            state[f"{prefix}proj.weight"] = times()
+        else:
+            raise _unfoldable("text", text.proj)
+    else:
+        raise _unfoldable("text", text)
+
+
+def _fold_linear(state: _State, name: str, times: _Times) -> None:
+    for key in (f"{name}.weight", f"{name}.bias"):
+        if key in state:
+            state[key] = times(state[key])
+
+
+def _last_linear(module: nn.Module, within: str | None = "") -> str | None:
+    """The name of the linear layer that gives a module's output, by the order of its layers."""
+    if within is None:
+        return None
+    names = [
+        name
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear) and (not within or (name + ".").startswith(within + "."))
+    ]
+    return names[-1] if names else None
+
+
+def _classifier(trunk: Any) -> str | None:
+    """The name of a timm trunk's classifier where it is a linear layer, else None."""
+    layer = trunk.get_classifier()
+    names = {module: name for name, module in trunk.named_modules()}
+    return names.get(layer) if isinstance(layer, nn.Linear) else None
+
+
+def _unfoldable(tower: str, layer: object) -> ModelError:
+    return ModelError(
+        f"W cannot be folded into this model: its {tower} tower ends in {type(layer).__name__}, "
+        "which is no linear projection. Train image-encoder or last:K instead of head."
+    )

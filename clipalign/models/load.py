@@ -1,0 +1,287 @@
+"""From a model spec to a loaded model.
+
+Every source comes down to the same four things: an architecture, its preprocessing, a tokeniser and
+a file of weights. Only the kinds "pretrained" and "hub" ever reach for the network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from clipalign.errors import ModelError
+from clipalign.models.library import Announce, build_clip, open_clip_module
+from clipalign.models.loaded import LoadedModel
+from clipalign.models.spec import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    ModelSpec,
+    check_tag,
+    parse_model_spec,
+)
+
+__all__ = ["LoadedModel", "load_model", "open_clip_module"]
+
+_METADATA_KEY = "open_clip_config"
+_RANDOM_SEED = 0
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where the parts of a model are. `tokenizer` is a name that open_clip.get_tokenizer knows."""
+
+    config: dict[str, Any]
+    weights: Path | None
+    tokenizer: str | None
+
+
+def load_model(
+    spec: str | os.PathLike[str] | ModelSpec,
+    device: str | torch.device = "cpu",
+    precision: str = "fp32",
+    *,
+    announce: Announce | None = None,
+) -> LoadedModel:
+    """Load a model by its spec.
+
+    Args:
+        spec: see clipalign/models/spec.py.
+        device: "cpu", "cuda", "cuda:1", …
+        precision: fp32, bf16 or fp16: what the image tower computes in. The weights are float32.
+        announce: told what takes long ("importing open_clip…").
+
+    Raises:
+        ModelError: the spec names nothing, cannot be downloaded, or is not a sound model.
+        UsageError: the device or the precision cannot be used.
+    """
+    parsed = spec if isinstance(spec, ModelSpec) else parse_model_spec(spec)
+    open_clip_module(announce)
+    source = _SOURCES[parsed.kind](parsed)
+    with torch.random.fork_rng(devices=[]):
+        # Seeded for the kind "random"; for the others every weight is overwritten below.
+        torch.manual_seed(_RANDOM_SEED)
+        clip = build_clip(source.config)
+    if source.weights is not None:
+        _load_weights(clip, source, parsed)
+    return LoadedModel(
+        parsed, clip, source.config, _tokenizer(source, parsed), device=device, precision=precision
+    )
+
+
+def _from_architecture(spec: ModelSpec) -> _Source:
+    open_clip = open_clip_module()
+    weights, preprocess = None, {}
+    if spec.kind == "pretrained":
+        check_tag(spec)
+        preprocess = open_clip.get_pretrained_cfg(spec.architecture, spec.tag)
+        _check_offline(open_clip, preprocess, spec)
+        weights = _fetched(spec, lambda: open_clip.download_pretrained(preprocess))
+    config = {"model_cfg": open_clip.get_model_config(spec.architecture)}
+    return _Source(_complete(config, preprocess), weights, spec.architecture)
+
+
+def _from_hub(spec: ModelSpec) -> _Source:
+    download = open_clip_module().pretrained.download_pretrained_from_hf
+    file = _fetched(spec, lambda: download(spec.name, filename=CONFIG_NAME))
+    config = _read_config(file)
+    return _Source(config, _fetched(spec, lambda: download(spec.name)), f"hf-hub:{spec.name}")
+
+
+def _from_directory(spec: ModelSpec) -> _Source:
+    assert spec.path is not None
+    if spec.kind == "embedded" and not (spec.path / CONFIG_NAME).is_file():
+        raise ModelError(
+            f"The embedded model {spec} is missing from this installation. Install clipalign "
+            "again, or name another model."
+        )
+    config = _read_config(spec.path / CONFIG_NAME)
+    return _Source(config, _weights_in(spec.path), f"local-dir:{spec.path}")
+
+
+def _from_file(spec: ModelSpec) -> _Source:
+    assert spec.path is not None
+    beside = spec.path.parent / CONFIG_NAME
+    if beside.is_file():
+        return _Source(_read_config(beside), spec.path, f"local-dir:{spec.path.parent}")
+    recorded = _inspect(spec.path)[1].get(_METADATA_KEY)
+    if recorded is None:
+        raise ModelError(
+            f"{spec} does not say which architecture it is: there is no {CONFIG_NAME} beside it "
+            "and none in its metadata. Put the model's configuration beside it."
+        )
+    return _Source(_parse_config(recorded, str(spec)), spec.path, None)
+
+
+_SOURCES: dict[str, Callable[[ModelSpec], _Source]] = {
+    "embedded": _from_directory,
+    "pretrained": _from_architecture,
+    "random": _from_architecture,
+    "hub": _from_hub,
+    "directory": _from_directory,
+    "file": _from_file,
+}
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    return _parse_config(text, str(path))
+
+
+def _parse_config(text: str, where: str) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise ModelError(f"{where} is not JSON: {error}") from error
+    model_cfg = config.get("model_cfg") if isinstance(config, dict) else None
+    needed = ("embed_dim", "vision_cfg", "text_cfg")
+    missing = [key for key in needed if not isinstance(model_cfg, dict) or key not in model_cfg]
+    if missing:
+        raise ModelError(
+            f"{where} does not describe an open_clip model: model_cfg lacks {', '.join(missing)}."
+        )
+    return _complete(config, config.get("preprocess_cfg") or {})
+
+
+def _complete(config: dict[str, Any], preprocess: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with open_clip's defaults for the preprocessing that it leaves open."""
+    transform = open_clip_module().transform
+    merged = transform.merge_preprocess_dict(transform.PreprocessCfg(), preprocess)
+    return {"model_cfg": config["model_cfg"], "preprocess_cfg": merged}
+
+
+def _weights_in(directory: Path) -> Path:
+    """The one safetensors file of a directory; open_clip's names go first."""
+    for name in (WEIGHTS_NAME, "open_clip_pytorch_model.safetensors", "model.safetensors"):
+        if (directory / name).is_file():
+            return directory / name
+    found = sorted(directory.glob("*.safetensors"))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(file.name for file in found)
+        raise ModelError(f"{directory} has several checkpoints ({names}): name one of the files.")
+    raise ModelError(
+        f"{directory} has no {WEIGHTS_NAME}. Pickled weights (.bin, .pt) are not read: convert "
+        "them to safetensors where you trust their source."
+    )
+
+
+def _inspect(path: Path) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """Shapes and metadata of a safetensors file, without reading its weights."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            return shapes, file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} is not a sound safetensors file: {error}") from error
+
+
+def _load_weights(clip: Any, source: _Source, spec: ModelSpec) -> None:
+    """Fill the model, refusing what open_clip would stretch (position embeddings) or guess."""
+    assert source.weights is not None
+    shapes: dict[str, list[int]] = {}
+    if source.weights.suffix == ".safetensors":
+        shapes, metadata = _inspect(source.weights)
+        _check_activation(source, metadata)
+        differing = _differences(clip.state_dict(), shapes)
+        if differing and spec.kind != "pretrained":  # open_clip knows which of its tags to resize
+            raise ModelError(f"{source.weights} does not fit its architecture: {differing}")
+    try:
+        open_clip_module().load_checkpoint(clip, str(source.weights), strict=True)
+    except Exception as error:  # conversions of other formats fail in many ways
+        differing = _differences(clip.state_dict(), shapes, names=True)
+        reason = differing or f"{type(error).__name__}: {str(error)[:300]}"
+        raise ModelError(f"{source.weights} does not fit its architecture: {reason}") from error
+
+
+def _check_activation(source: _Source, metadata: dict[str, str]) -> None:
+    recorded = metadata.get(_METADATA_KEY)
+    if recorded is None:
+        return
+    trained = _parse_config(recorded, f"The metadata of {source.weights}")["model_cfg"]
+    if bool(trained.get("quick_gelu")) != bool(source.config["model_cfg"].get("quick_gelu")):
+        raise ModelError(
+            f"{source.weights} was trained with quick_gelu={bool(trained.get('quick_gelu'))}, but "
+            f"the {CONFIG_NAME} beside it says otherwise: every number would be wrong. Put the "
+            "configuration back that belongs to these weights."
+        )
+
+
+def _differences(
+    model: dict[str, Tensor], file: dict[str, list[int]], *, names: bool = False
+) -> str:
+    """The first three tensors that differ in shape, and (`names`) that one side lacks; or ""."""
+    words = [
+        f"{name} is {file[name]} in the file and {list(tensor.shape)} in the model"
+        for name, tensor in model.items()
+        # [] and [1] are two ways to write a number, such as the logit scale
+        if name in file and [n for n in file[name] if n > 1] != [n for n in tensor.shape if n > 1]
+    ]
+    if names and file:
+        words += [f"{name} is missing from the file" for name in model if name not in file]
+        words += [f"{name} is in the file only" for name in file if name not in model]
+    more = f" (and {len(words) - 3} more)" if len(words) > 3 else ""
+    return "; ".join(words[:3]) + more
+
+
+def _tokenizer(source: _Source, spec: ModelSpec) -> Callable[..., Tensor]:
+    open_clip = open_clip_module()
+    text_cfg = source.config["model_cfg"]["text_cfg"]
+    if source.tokenizer is None:
+        if text_cfg.get("hf_tokenizer_name"):
+            raise ModelError(
+                f"{spec} needs a Hugging Face tokeniser, whose files lie in its model's directory. "
+                "Name the directory instead."
+            )
+        words = text_cfg.get("tokenizer_kwargs") or {}
+        return open_clip.SimpleTokenizer(  # type: ignore[no-any-return]
+            context_length=text_cfg.get("context_length", 77), **words
+        )
+    try:
+        return open_clip.get_tokenizer(source.tokenizer)  # type: ignore[no-any-return]
+    except ImportError as error:
+        raise ModelError(
+            f"The tokeniser of {spec} needs a package that is not installed: {error}. "
+            "Install it with: pip install transformers"
+        ) from error
+    except Exception as error:  # missing files, no network, a damaged tokeniser
+        raise ModelError(
+            f"The tokeniser of {spec} cannot be loaded: {error}{_offline_hint()}"
+        ) from error
+
+
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+
+
+def _offline_hint() -> str:
+    if _offline():
+        return " HF_HUB_OFFLINE is set, so nothing is downloaded: unset it, or name local files."
+    return " On a machine without network, name local files: local-dir:PATH."
+
+
+def _check_offline(open_clip: Any, weights: dict[str, Any], spec: ModelSpec) -> None:
+    """HF_HUB_OFFLINE must hold for open_clip's downloads from other servers too."""
+    if not _offline() or weights.get("hf_hub") or weights.get("file"):
+        return
+    cached = Path("~/.cache/clip").expanduser() / os.path.basename(weights.get("url", ""))
+    if not cached.is_file():
+        raise ModelError(f"{spec} is not on this machine.{_offline_hint()}")
+
+
+def _fetched(spec: ModelSpec, fetch: Callable[[], str]) -> Path:
+    try:
+        return Path(fetch())
+    except Exception as error:  # the hub's client and urllib raise many kinds
+        raise ModelError(f"{spec} could not be downloaded: {error}{_offline_hint()}") from error

@@ -1,0 +1,265 @@
+"""A loaded model: one open_clip model with its tokeniser and preprocessing, in evaluation mode.
+
+BatchNorm statistics are never updated and dropout never drops, training included, so that the
+policy equals the reference exactly where it starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clipalign.errors import ModelError, UsageError, near_matches
+from clipalign.models.library import build_clip
+from clipalign.models.preprocess import Preprocess
+from clipalign.models.spec import ModelSpec
+
+__all__ = ["LoadedModel"]
+
+_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class LoadedModel:
+    """An open_clip model and all that is needed to use it.
+
+    Weights are float32 whatever the precision; "bf16" and "fp16" run the image tower under
+    autocast. The text tower runs in float32 always: its features are computed once.
+
+    Attributes:
+        spec: what it was loaded from; `name` is its short form.
+        clip: open_clip's CLIP, CustomTextCLIP or CoCa.
+        config: `model_cfg` and `preprocess_cfg` as open_clip_config.json holds them.
+        tokenizer: open_clip's tokeniser, which cuts long texts; see `tokenize`.
+        preprocess: the evaluation transform, PIL image → float32 [3, H, W].
+        embed_dim: d, the size of the features.
+        context_length: the most tokens a text may have.
+        fixed: names of the parameters that are constants by construction (sin-cos positions).
+
+    Raises:
+        ModelError: the text tower fits neither the tokeniser nor the image tower.
+        UsageError: the device or the precision cannot be used.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        clip: Any,
+        config: Mapping[str, Any],
+        tokenizer: Callable[..., Tensor],
+        *,
+        device: str | torch.device = "cpu",
+        precision: str = "fp32",
+    ) -> None:
+        if precision not in _AUTOCAST:
+            raise UsageError(
+                f"Unknown precision {precision!r}.{near_matches(precision, _AUTOCAST)}"
+            )
+        self.spec, self.name, self.precision = spec, spec.name, precision
+        try:
+            self.device = torch.device(device)
+            self.clip = clip.to(device=self.device, dtype=torch.float32).eval()
+        except (AssertionError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"The device {str(device)!r} cannot be used: {reason}") from error
+        self.config = {key: dict(value) for key, value in config.items()}
+        self.config["preprocess_cfg"] = dict(clip.visual.preprocess_cfg)
+        self.tokenizer = tokenizer
+        self.preprocess = Preprocess(self.config["preprocess_cfg"])
+        self.embed_dim = int(config["model_cfg"]["embed_dim"])
+        self.context_length = int(clip.context_length)
+        self.fixed = frozenset(n for n, p in clip.named_parameters() if not p.requires_grad)
+        self._check_text_tower()
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """τ itself, not its logarithm. [ ]"""
+        log_scale: Tensor = self.clip.logit_scale
+        return log_scale.detach().float().exp().reshape(())
+
+    @property
+    def logit_bias(self) -> Tensor | None:
+        """SigLIP's constant, added to every logit, or None. [ ]"""
+        bias = getattr(self.clip, "logit_bias", None)
+        return None if bias is None else bias.detach().float().reshape(())
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the image tower's input, in pixels."""
+        size = self.config["preprocess_cfg"]["size"]
+        return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of the RGB channels that the pixels are normalised with, on the scale 0 to 1."""
+        return tuple(self.preprocess.mean.flatten().tolist())
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of the RGB channels, on the scale 0 to 1."""
+        return tuple(self.preprocess.std.flatten().tolist())
+
+    @property
+    def resize_mode(self) -> str:
+        """How an image of another shape is brought to size: shortest, longest or squash."""
+        return str(self.config["preprocess_cfg"]["resize_mode"])
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of all weights by name, shape, type and bytes, whatever their order in a file.
+
+        Computed when first asked for and then kept: it names the weights as loaded, so ask before
+        they change (`apply_trainable` does).
+        """
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.clip.state_dict().items()):
+            digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)};".encode())
+            flat = tensor.detach().cpu().contiguous().flatten()
+            digest.update(flat.view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def tokenize(self, texts: Sequence[str], *, truncate: bool = False) -> Tensor:
+        """Token ids of texts, on the CPU.
+
+        Args:
+            texts: C texts.
+            truncate: cut texts that are too long instead of refusing them.
+
+        Returns:
+            [C, context_length] int64.
+
+        Raises:
+            ModelError: a text has more tokens than the text tower takes.
+        """
+        texts = list(texts)
+        for text in () if truncate else texts:
+            count = self._token_count(text)
+            if count > self.context_length:
+                raise ModelError(
+                    f"This text has {count} tokens, and {self.name} takes {self.context_length}: "
+                    f"{text!r}. Shorten it, or allow texts to be cut (truncate)."
+                )
+        tokens: Tensor = self.tokenizer(texts, context_length=self.context_length)
+        return tokens.to(torch.int64)
+
+    @torch.no_grad()
+    def encode_text(
+        self, texts: Sequence[str], batch: int = 256, *, truncate: bool = False
+    ) -> Tensor:
+        """T(y) of texts, computed in float32.
+
+        Args:
+            texts: C texts.
+            batch: how many go through the text tower at once.
+            truncate: see `tokenize`.
+
+        Returns:
+            [C, d] float32, unit norm, on the model's device, without gradient.
+
+        Raises:
+            ModelError: a text is too long, or the text tower does not fit its tokeniser.
+        """
+        if not texts:
+            return torch.zeros(0, self.embed_dim, device=self.device)
+        tokens = self.tokenize(texts, truncate=truncate)
+        vocabulary = getattr(self.clip, "vocab_size", None)
+        if vocabulary and int(tokens.max()) >= vocabulary:
+            raise ModelError(
+                f"The tokeniser of {self.name} gives token {int(tokens.max())}, but its text tower "
+                f"embeds {vocabulary}. They do not belong together: check text_cfg (vocab_size, "
+                "hf_tokenizer_name) in its open_clip_config.json."
+            )
+        try:
+            rows = [self.clip.encode_text(part.to(self.device)) for part in tokens.split(batch)]
+            features = torch.cat(rows).float()
+        except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise ModelError(
+                f"The text tower of {self.name} cannot encode its tokeniser's texts: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        return self._unit(features, "text")
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """I(x) of images. Gradient flows where it is enabled.
+
+        Args:
+            pixels: [B, 3, H, W] on the model's device: normalised floats, or uint8 as
+                `preprocess.resize_to_uint8` gives them.
+
+        Returns:
+            [B, d] float32, unit norm.
+
+        Raises:
+            ModelError: the image tower's output has another size than the text tower's.
+        """
+        if pixels.dtype == torch.uint8:
+            pixels = self.preprocess.normalise(pixels)
+        dtype = _AUTOCAST[self.precision]
+        autocast = torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
+        with autocast:
+            features = self.clip.encode_image(pixels)
+        return self._unit(features, "image")
+
+    def rebuilt(
+        self, state: Mapping[str, Tensor], config: Mapping[str, Any] | None = None
+    ) -> LoadedModel:
+        """A new model with other weights, built from its configuration as open_clip builds it.
+
+        Args:
+            state: every weight, by the names of `clip.state_dict()`.
+            config: `model_cfg` and `preprocess_cfg` where they changed.
+
+        Raises:
+            ModelError: the weights do not fit the architecture.
+        """
+        config = config or self.config
+        clip = build_clip(config)
+        try:
+            clip.load_state_dict(state)
+        except RuntimeError as error:
+            raise ModelError(f"These weights do not fit {self.name}: {error}") from error
+        return LoadedModel(
+            self.spec, clip, config, self.tokenizer, device=self.device, precision=self.precision
+        )
+
+    def _unit(self, features: Any, tower: str) -> Tensor:
+        if not isinstance(features, Tensor) or features.shape[1:] != (self.embed_dim,):
+            shape = list(features.shape) if isinstance(features, Tensor) else "several outputs"
+            raise ModelError(
+                f"The {tower} tower of {self.name} gives {shape} where one row of {self.embed_dim} "
+                "features an input is needed. Check embed_dim, the pooling and output_tokens in "
+                "its open_clip_config.json."
+            )
+        return F.normalize(features.float(), dim=-1)
+
+    def _check_text_tower(self) -> None:
+        """Let a text tower that does not fit fail now, before data is read."""
+        known = getattr(self.tokenizer, "vocab_size", None)
+        embedded = getattr(self.clip, "vocab_size", None)
+        if known and embedded and known > embedded:
+            raise ModelError(
+                f"The tokeniser of {self.name} knows {known} tokens, but its text tower embeds "
+                f"{embedded}. Check text_cfg (vocab_size, hf_tokenizer_name) in its "
+                "open_clip_config.json."
+            )
+        self.encode_text(["a"])
+
+    def _token_count(self, text: str) -> int:
+        """How many tokens a text has with the marks around it, uncut."""
+        tokenizer: Any = self.tokenizer
+        if hasattr(tokenizer, "encode"):  # open_clip's own: one mark at either end
+            return len(tokenizer.encode(text)) + 2
+        clean = getattr(tokenizer, "clean_fn", str)  # Hugging Face: the marks are counted in,
+        count = len(tokenizer.tokenizer(clean(text)).input_ids)
+        # except the class token that the mode "clips" appends.
+        return count + (getattr(tokenizer, "tokenizer_mode", "") == "clips")

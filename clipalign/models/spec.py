@@ -1,0 +1,218 @@
+"""Model specs: the strings that name a model.
+
+    emoji-tiny                 the embedded model
+    ViT-B-16/laion2b_s34b_b88k an open_clip architecture and the tag of its weights (downloaded)
+    hf-hub:org/name            a model on the Hugging Face hub (downloaded)
+    local-dir:PATH             a directory as open_clip writes it, the prefix being optional
+    runs/dpo                   a run: the model in its model/
+    PATH/model.safetensors     a checkpoint, its open_clip_config.json beside it or in its metadata
+    random:ViT-B-32            an architecture with random weights, for tests and benchmarks
+
+What exists on the disk is taken before what open_clip knows. This module imports neither torch nor
+open_clip, except to list the tags in an error message.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from clipalign.errors import ModelError, near_matches
+from clipalign.models.library import open_clip_module
+
+__all__ = ["CONFIG_NAME", "EMBEDDED", "WEIGHTS_NAME", "ModelSpec", "check_tag", "parse_model_spec"]
+
+EMBEDDED = "emoji-tiny"
+CONFIG_NAME = "open_clip_config.json"
+WEIGHTS_NAME = "open_clip_model.safetensors"
+
+_PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
+_KINDS = (
+    f"A model spec is {EMBEDDED}, an open_clip ARCHITECTURE/TAG, hf-hub:org/name, local-dir:PATH, "
+    "a run directory or a .safetensors file."
+)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A parsed model spec.
+
+    Attributes:
+        text: the spec as it was given; `str(spec)` is the same.
+        kind: where the model comes from.
+        name: a short name for tables and plots.
+        path: the directory or the file, absolute, where there is one.
+        architecture: open_clip's name of it, for the kinds "pretrained" and "random".
+        tag: open_clip's tag of the weights, for the kind "pretrained".
+    """
+
+    text: str
+    kind: Literal["embedded", "pretrained", "hub", "directory", "file", "random"]
+    name: str
+    path: Path | None = None
+    architecture: str = ""
+    tag: str = ""
+
+    def __str__(self) -> str:
+        """The spec as it was given."""
+        return self.text
+
+
+def parse_model_spec(spec: str | os.PathLike[str]) -> ModelSpec:
+    """Say what a model spec names, without loading anything.
+
+    A tag is not checked here (see `check_tag`): the list of tags needs open_clip.
+
+    Raises:
+        ModelError: nothing is named so, or what is named cannot be a model.
+    """
+    text = os.fspath(spec).strip()
+    if not text:
+        raise ModelError(f"The model spec is empty. {_KINDS}")
+    prefix, colon, rest = text.partition(":")
+    if colon and prefix in _PREFIXES:
+        if not rest:
+            raise ModelError(f"Nothing follows {prefix}: in the model spec {text!r}. {_KINDS}")
+        return _PREFIXES[prefix](text, rest)
+    if text == EMBEDDED:
+        return ModelSpec(text, "embedded", text, path=Path(__file__).parent / "emoji_tiny")
+    expanded = os.path.expanduser(text)
+    if os.path.isdir(expanded):
+        return _directory(text, expanded)
+    suffix = Path(expanded).suffix.lower()
+    if suffix in _PICKLES and os.path.exists(expanded):
+        raise ModelError(
+            f"{text} is a pickled checkpoint ({suffix}): opening one can run code that somebody "
+            "hid in it, so it was not read. Convert it to .safetensors where you trust its source, "
+            f"and put its {CONFIG_NAME} beside it."
+        )
+    if os.path.exists(expanded):
+        return _file(text, expanded)
+    if suffix in {".safetensors", *_PICKLES} or _path_like(text):
+        raise ModelError(f"There is no file or directory {text}.")
+    return _pretrained(text)
+
+
+def check_tag(spec: ModelSpec) -> None:
+    """Check the tag of a "pretrained" spec against open_clip, which is imported for it.
+
+    Raises:
+        ModelError: open_clip has no such weights, or they were trained with QuickGELU and the
+            architecture has GELU (open_clip only warns, and the numbers are silently wrong).
+    """
+    open_clip = open_clip_module()
+    name = spec.architecture
+    weights = open_clip.get_pretrained_cfg(name, spec.tag)
+    if not weights:
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        raise ModelError(
+            f"open_clip has no weights {spec.tag!r} for {name}."
+            + (near_matches(spec.tag, tags) or " It has none for this architecture.")
+        )
+    quick = bool(weights.get("quick_gelu"))
+    if quick == bool(open_clip.get_model_config(name).get("quick_gelu")):
+        return
+    sibling = f"{name}-quickgelu" if quick else name.removesuffix("-quickgelu")
+    if sibling != name and sibling in open_clip.list_models():
+        has, needs = ("GELU", "QuickGELU") if quick else ("QuickGELU", "GELU")
+        raise ModelError(
+            f"The weights {spec.tag!r} were trained with {needs}, but the architecture {name} has "
+            f"{has}: every number would be wrong. Use {sibling}/{spec.tag}."
+        )
+    # No sibling: the configuration is the only one these weights have, and the tag's entry is bare.
+
+
+def _random(text: str, name: str) -> ModelSpec:
+    if name not in _architectures():
+        raise ModelError(f"open_clip has no architecture {name!r}.{_near(name)}")
+    return ModelSpec(text, "random", text, architecture=name)
+
+
+def _hub(text: str, name: str) -> ModelSpec:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise ModelError(f"{text!r} does not name a model on the hub: write hf-hub:org/name.")
+    return ModelSpec(text, "hub", name)
+
+
+def _local_dir(text: str, path: str) -> ModelSpec:
+    if not os.path.isdir(os.path.expanduser(path)):
+        raise ModelError(f"There is no directory {path} (model spec {text!r}).")
+    return _directory(text, os.path.expanduser(path))
+
+
+_PREFIXES = {"random": _random, "hf-hub": _hub, "local-dir": _local_dir}
+
+
+def _directory(text: str, path: str) -> ModelSpec:
+    """A directory that open_clip can read, or a run that holds one."""
+    directory = Path(os.path.abspath(path))
+    if (directory / CONFIG_NAME).is_file():
+        in_run = directory.name == "model" and (directory.parent / "config.yaml").is_file()
+        name = directory.parent.name if in_run else directory.name
+        return ModelSpec(text, "directory", name, path=directory)
+    if (directory / "model" / CONFIG_NAME).is_file():
+        return ModelSpec(text, "directory", directory.name, path=directory / "model")
+    if (directory / "config.yaml").is_file():
+        raise ModelError(
+            f"The run {path} has no model yet: it did not finish. "
+            f"Continue it with: clipalign train --resume {path}"
+        )
+    raise ModelError(
+        f"The directory {path} is not a model: it has neither {CONFIG_NAME} nor model/{CONFIG_NAME}"
+        " (a run). Name the directory that open_clip or clipalign wrote."
+    )
+
+
+def _file(text: str, path: str) -> ModelSpec:
+    file = Path(os.path.abspath(path))
+    if file.suffix.lower() != ".safetensors":
+        raise ModelError(f"{text} is not a .safetensors checkpoint. {_KINDS}")
+    return ModelSpec(text, "file", file.stem, path=file)
+
+
+def _pretrained(text: str) -> ModelSpec:
+    """ARCHITECTURE/TAG. A name without a tag is refused: it would be a random model unasked."""
+    name, slash, tag = text.partition("/")
+    if name in _architectures():
+        if slash and tag:
+            return ModelSpec(text, "pretrained", text, architecture=name, tag=tag)
+        tags = open_clip_module().list_pretrained_tags_by_model(name)
+        weights = f"one of {', '.join(tags)}" if tags else "open_clip has none"
+        raise ModelError(
+            f"{name} is an architecture; say which weights: {name}/TAG ({weights}), or "
+            f"random:{name} for random ones."
+        )
+    dashed = re.sub("[:/]", "-", text)  # ViT-B/32 and ViT-B-32:openai are common ways to write it
+    for known in sorted(_architectures(), key=len, reverse=True):
+        if dashed == known or dashed.startswith(f"{known}-"):
+            tag = dashed[len(known) + 1 :] or "TAG"
+            raise ModelError(f"Unknown model {text!r}. Did you mean '{known}/{tag}'?")
+    raise ModelError(
+        f"Unknown model {text!r}: it is no file or directory, and open_clip has no architecture "
+        f"{name!r}.{_near(name)}"
+    )
+
+
+def _path_like(text: str) -> bool:
+    return text.startswith((".", "/", "~", "\\")) or text.count("/") > 1 or os.path.isabs(text)
+
+
+def _near(name: str) -> str:
+    """The near matches, without the whole list of 140 architectures where nothing is near."""
+    words = near_matches(name, [EMBEDDED, *_architectures()])
+    return words if "Did you mean" in words else f" {_KINDS}"
+
+
+@cache
+def _architectures() -> frozenset[str]:
+    """open_clip's architectures, read from its files: importing it would take seconds."""
+    package = importlib.util.find_spec("open_clip")
+    if package is None or not package.submodule_search_locations:
+        raise ModelError("open_clip is not installed. Install it with: pip install open_clip_torch")
+    directory = Path(package.submodule_search_locations[0]) / "model_configs"
+    return frozenset(file.stem for file in directory.glob("*.json"))

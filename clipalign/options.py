@@ -1,0 +1,88 @@
+"""The options of what is registered: a typed model, and its problems in words.
+
+A target declares options by a nested pydantic model `Options`, or by the keyword parameters of its
+constructor; either way they validate, and show up in `clipalign plugins show`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from clipalign.errors import near_matches
+from clipalign.plugins import registry
+
+
+def option_problems(kind: str, name: str, options: Mapping[str, Any], where: str) -> list[str]:
+    """What is wrong with the options of one registered thing; imports it.
+
+    Args:
+        kind: of the registry.
+        name: a registered name.
+        options: as given.
+        where: key path of `options`, which each line begins with.
+
+    Raises:
+        UsageError: for an unknown name.
+        PluginError: when the target cannot be imported.
+    """
+    model = options_model(registry(kind).load(name))
+    if model is None:
+        return []
+    try:
+        model.model_validate(dict(options))
+    except ValidationError as error:
+        return [f"{where}.{line}" for line in explain(error, model)]
+    return []
+
+
+def options_model(target: Any) -> type[BaseModel] | None:
+    """The model of a target's options; None where it takes whatever it is given."""
+    declared = getattr(target, "Options", None)
+    if isinstance(declared, type) and issubclass(declared, BaseModel):
+        return declared
+    parameters = inspect.signature(target).parameters.values()
+    if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
+        return None
+    try:
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:  # an annotation that exists for type checkers alone
+        hints = {}
+    fields: dict[str, Any] = {
+        p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default)
+        for p in parameters
+    }
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    return create_model(f"{target.__name__}Options", __config__=config, **fields)
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """One line a problem: the key's path, what is wrong, near matches for an unknown key."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        *parents, last = problem["loc"] or ("",)
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{where}: unknown key.{near_matches(str(last), _fields(model, parents))}")
+            continue
+        words = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        given = repr(problem["input"])
+        given = given if len(given) <= 60 else f"{given[:57]}..."
+        got = "" if problem["type"] == "value_error" else f" (got {given})"
+        lines.append(f"{where}: {words}{got}" if where else words)
+    return lines
+
+
+def _fields(model: type[BaseModel], parents: Sequence[Any]) -> list[str]:
+    """Keys known below `parents`."""
+    for parent in parents:
+        field = model.model_fields.get(str(parent))
+        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+        inner = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+        if not inner:
+            return []
+        model = inner[0]
+    return list(model.model_fields)

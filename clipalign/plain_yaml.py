@@ -1,0 +1,85 @@
+"""Reads YAML from strangers: plain values, bounded, and nothing that YAML adds to them.
+
+No tags (nothing is constructed but text, numbers, lists and mappings), no aliases (a small file
+cannot unfold into a large one), no repeated keys (none is silently dropped), keys are text.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clipalign.errors import ConfigError
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+
+
+def read_yaml_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds keys and values.
+
+    Raises:
+        ConfigError: when it cannot be read, is too large, or is not plain YAML.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"larger than {MAX_BYTES} bytes")
+        tree = parse_yaml(content.decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"There is no file {path}. `clipalign config cp` copies a recipe to start from."
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not a configuration: {error}.") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} is not a configuration: it holds no keys and values.")
+    return tree
+
+
+def parse_yaml(text: str) -> Any:
+    """Read plain YAML: no tags, no aliases, no repeated keys, bounded depth; keys are text.
+
+    Raises:
+        ValueError: in words, with the line.
+    """
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            line = event.start_mark.line + 1 if event.start_mark else "?"
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"line {line}: aliases (*name) are refused")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise ValueError(f"line {line}: nested too deeply")
+        _check_keys(yaml.compose(text, Loader=yaml.SafeLoader))
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        words = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ValueError(f"{where}{words}") from None
+
+
+def _check_keys(node: yaml.Node | None) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            line = f"line {key.start_mark.line + 1}"
+            if key.tag != "tag:yaml.org,2002:str":
+                raise ValueError(f"{line}: a key must be text")
+            if key.value in seen:
+                raise ValueError(f"{line}: key {key.value!r} stands there twice")
+            seen.add(key.value)
+            _check_keys(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_keys(item)

@@ -1,0 +1,128 @@
+"""Loads plugins, each on its own, and looks up what they registered.
+
+A plugin that fails to import, misspells a hook, takes a used name or was written for another
+interface is a row in `plugin_report()`; the others work. What is registered is a name and a lazy
+target, so that listing everything imports nothing heavy.
+
+The environment variable CLIPALIGN_PLUGINS is read before anything is imported: unset loads every
+installed plugin, "" the built-ins alone, "a,b" only those (by entry point or distribution name).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from clipalign import hookspecs
+from clipalign.errors import ClipAlignError, PluginError, UsageError, near_matches
+from clipalign.plugin_loading import Entry, PluginStatus, load_plugins, words
+
+__all__ = [
+    "Entry",
+    "PluginStatus",
+    "PluginWarning",
+    "Registry",
+    "call_hook",
+    "plugin_report",
+    "registry",
+    "reload_plugins",
+]
+
+
+class PluginWarning(UserWarning):
+    """A plugin's life-cycle hook failed; the run goes on."""
+
+
+class Registry:
+    """The names of one kind, in the order of registration, built-ins first."""
+
+    def __init__(self, kind: str, entries: Mapping[str, Entry], broken: tuple[str, ...]) -> None:
+        self.kind = kind
+        self._entries = entries
+        self._broken = broken
+
+    def names(self) -> list[str]:
+        """Every name; imports nothing."""
+        return list(self._entries)
+
+    def entry(self, name: str) -> Entry:
+        """What was registered under `name`; imports nothing.
+
+        Raises:
+            UsageError: for an unknown name, with the near matches.
+        """
+        if name in self._entries:
+            return self._entries[name]
+        message = f"There is no {self.kind[:-1]} {name!r}.{near_matches(name, self._entries)}"
+        if self._broken:
+            message += (
+                f" Not loaded because they are broken: {', '.join(self._broken)}"
+                " (`clipalign plugins doctor` says why)."
+            )
+        raise UsageError(message)
+
+    def load(self, name: str) -> Any:
+        """Import the target of `name`.
+
+        Raises:
+            UsageError: for an unknown name.
+            PluginError: when the target cannot be imported.
+        """
+        entry = self.entry(name)
+        module, _, attribute = entry.target.partition(":")
+        try:
+            return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+        except ClipAlignError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise PluginError(
+                f"The {self.kind[:-1]} {name!r} of {entry.package} {entry.version} cannot be "
+                f"loaded from {entry.target}: {words(error)}"
+            ) from error
+
+
+def registry(kind: str) -> Registry:
+    """The registry of one kind; plugins are loaded on the first call.
+
+    Raises:
+        UsageError: for an unknown kind.
+    """
+    if kind not in hookspecs.KINDS:
+        raise UsageError(f"There is no kind {kind!r}.{near_matches(kind, hookspecs.KINDS)}")
+    loaded = load_plugins()
+    broken = tuple(sorted({s.package or s.name for s in loaded.report if s.status == "error"}))
+    return Registry(kind, loaded.entries[kind], broken)
+
+
+def plugin_report() -> list[PluginStatus]:
+    """What became of every installed plugin, built-ins first."""
+    return list(load_plugins().report)
+
+
+def call_hook(name: str, **arguments: Any) -> None:
+    """Call a life-cycle hook of every plugin in turn.
+
+    A plugin that raises is reported by a `PluginWarning` that names its package; the others are
+    still called. Each gets its own copy of an argument that is a dict.
+    """
+    if not hasattr(hookspecs, name):
+        raise AttributeError(f"no hook {name!r} in clipalign.hookspecs")
+    for status, manager in load_plugins().managers:
+        mine = {k: dict(v) if isinstance(v, dict) else v for k, v in arguments.items()}
+        try:
+            getattr(manager.hook, name)(**mine)
+        except (Exception, SystemExit) as error:
+            warnings.warn(
+                f"{status.package} {status.version} failed in {name} and was passed over: "
+                f"{words(error)}",
+                PluginWarning,
+                stacklevel=2,
+            )
+
+
+def reload_plugins() -> None:
+    """Forget what was loaded, so that the next look-up loads plugins afresh."""
+    load_plugins.cache_clear()

@@ -1,0 +1,1 @@
+"""Configurations that ship with clipalign; `clipalign config cp NAME` copies one."""

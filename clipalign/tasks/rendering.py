@@ -1,0 +1,146 @@
+"""Draw a word on a picture: the attack of the typographic task, in two styles.
+
+`outlined` is the protocol of the paper (§1.4 of its released generator, which is Defense-Prefix's):
+plain text with a one-pixel outline, in two different colours. `note` is a word on a light label
+stuck on the picture, like the sticky notes of the RTA-100 and PAINT photographs.
+
+The published sizes are for 224-pixel images; here they scale with the image's shorter side, with a
+floor below which letters would no longer be legible. Fonts and colours come as two disjoint sets,
+`train` and `test`.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image, ImageDraw, ImageFont
+
+Style = Literal["outlined", "note"]
+STYLES: tuple[Style, ...] = ("outlined", "note")
+
+_PROTOCOL_SIDE = 224
+_OUTLINED_SIZE = (20, 40)  # pixels at 224, uniform
+_NOTE_SIZE = (30, 50)
+_LEGIBLE = 10  # pixels: the floor at any size of image
+
+Colour = tuple[int, int, int]
+FILLS: dict[str, tuple[Colour, ...]] = {
+    # white, blue, green, red, magenta, cyan, yellow, black: the eight of the published protocol
+    "train": (
+        (255, 255, 255), (0, 0, 255), (0, 128, 0), (255, 0, 0),
+        (255, 0, 255), (0, 255, 255), (255, 255, 0), (0, 0, 0),
+    ),
+    "test": (
+        (255, 140, 0), (75, 0, 130), (0, 128, 128), (245, 245, 220),
+        (128, 0, 0), (255, 192, 203), (25, 25, 60), (154, 205, 50),
+    ),
+}  # fmt: skip
+LABELS: dict[str, tuple[Colour, ...]] = {
+    "train": ((255, 255, 255), (255, 249, 170), (210, 230, 255)),
+    "test": ((255, 214, 222), (214, 245, 200), (248, 240, 225)),
+}
+INKS: dict[str, tuple[Colour, ...]] = {
+    "train": ((0, 0, 0), (15, 20, 110), (130, 10, 10)),
+    "test": ((40, 30, 25), (0, 70, 40), (70, 0, 90)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """How one word was drawn: everything that is needed to describe it in a metadata row."""
+
+    text: str
+    style: Style
+    font: str
+    size: int
+    fill: Colour
+    around: Colour
+    """Colour of the outline (`outlined`) or of the label (`note`)."""
+    box: tuple[int, int, int, int]
+    """Left, top, right, bottom of the drawn text or label, in pixels."""
+
+
+@functools.cache
+def font_files(split: str) -> tuple[Path, ...]:
+    """The fonts that ship for a split ("train" or "test"), in a stable order."""
+    return tuple(sorted((Path(__file__).parent / "fonts" / split).glob("*.ttf")))
+
+
+@functools.lru_cache(maxsize=1024)
+def _font(path: Path, size: int) -> ImageFont.FreeTypeFont:
+    # basic layout: the same glyph positions whether or not libraqm is installed
+    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def break_lines(text: str) -> str:
+    """Names of two words stand on two lines, of three on two (2 + 1), longer ones stay as they are."""
+    words = text.split()
+    if len(words) in (2, 3):
+        return " ".join(words[:-1]) + "\n" + words[-1]
+    return text
+
+
+def draw_attack(
+    image: Image.Image,
+    text: str,
+    rng: random.Random,
+    *,
+    style: Style,
+    split: str = "train",
+    fonts: tuple[Path, ...] | None = None,
+) -> tuple[Image.Image, Attack]:
+    """Write `text` on a copy of `image`.
+
+    Args:
+        image: RGB, any size.
+        text: the word; two and three words are broken over two lines.
+        rng: decides font, size, colours and place; the same state gives the same pixels.
+        style: "outlined" or "note".
+        split: which set of fonts and colours, "train" or "test".
+        fonts: font files to use instead of the split's.
+
+    Returns:
+        The new image and how the word was drawn.
+    """
+    image = image.copy()
+    draw = ImageDraw.Draw(image)
+    draw.fontmode = "L"
+    path = rng.choice(fonts or font_files(split))
+    side = min(image.size)
+    low, high = _OUTLINED_SIZE if style == "outlined" else _NOTE_SIZE
+    size = max(_LEGIBLE, round(rng.uniform(low, high) * side / _PROTOCOL_SIDE))
+    stroke = max(1, round(side / _PROTOCOL_SIDE)) if style == "outlined" else 0
+    pad = round(0.2 * size) if style == "note" else 0
+    lines = break_lines(text)
+    while True:  # shrink until it fits, as the protocol does
+        font = _font(path, size)
+        left, top, right, bottom = draw.multiline_textbbox(
+            (0, 0), lines, font=font, stroke_width=stroke, align="center", spacing=1
+        )
+        width, height = int(right - left) + 2 * pad, int(bottom - top) + 2 * pad
+        if (width <= image.width and height <= image.height) or size <= 4:
+            break
+        size -= 1
+    x = rng.randint(0, max(0, image.width - width))
+    y = rng.randint(0, max(0, image.height - height))
+    if style == "outlined":
+        fill, around = rng.sample(FILLS[split], 2)
+    else:
+        fill, around = rng.choice(INKS[split]), rng.choice(LABELS[split])
+        draw.rectangle((x, y, x + width - 1, y + height - 1), fill=around)
+    draw.multiline_text(
+        (x + pad - left, y + pad - top),
+        lines,
+        font=font,
+        fill=fill,
+        stroke_width=stroke,
+        stroke_fill=around if stroke else None,
+        align="center",
+        spacing=1,
+    )
+    box = (x, y, x + width, y + height)
+    return image, Attack(text, style, path.stem, size, fill, around, box)

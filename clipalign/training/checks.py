@@ -1,0 +1,59 @@
+"""What is proved in the first step, before any weight has moved."""
+
+from __future__ import annotations
+
+import torch
+
+from clipalign.errors import TrainingError
+from clipalign.models.trainable import TrainablePart
+from clipalign.training.losses import Losses
+
+_TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 5e-2}
+
+
+def check_start(parts: list[Losses], precision: str, objective: object) -> None:
+    """The policy is the reference, and the loss has the value that its formula gives there.
+
+    Raises:
+        TrainingError: it does not; nothing has been trained.
+    """
+    for part in parts:
+        reference = getattr(objective, "initial_value")(part.batch)  # noqa: B009
+        if reference is None:
+            continue
+        error = (part.preference - reference).abs()
+        allowed = _TOLERANCE[precision] * (1 + reference.abs())
+        if bool((error > allowed).any()) or not bool(torch.isfinite(error).all()):
+            i = int(torch.nan_to_num(error, nan=torch.inf).argmax())
+            raise TrainingError(
+                f"Before the first step the loss of an image is {float(part.preference[i]):.6g}, "
+                f"but at policy = reference it must be {float(reference[i]):.6g}. The reference "
+                "features do not belong to this model: clear the cache, or report this."
+            )
+
+
+def check_gradients(part: TrainablePart) -> list[str]:
+    """Every tensor that should train has a gradient.
+
+    Returns:
+        Names of tensors whose gradient is exactly zero in this step (a dead unit, for example):
+        worth a warning and no more.
+
+    Raises:
+        TrainingError: a tensor is not reached by the loss at all, or nothing has a gradient.
+    """
+    parameters = part.named_parameters()
+    missing = [n for n, p in parameters.items() if p.grad is None]
+    if missing:
+        raise TrainingError(
+            f"{len(missing)} of {len(parameters)} trainable tensors are not reached by the loss "
+            f"(no gradient): {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}. "
+            "Choose another --trainable."
+        )
+    zero = [n for n, p in parameters.items() if p.grad is not None and not p.grad.any()]
+    if len(zero) == len(parameters):
+        raise TrainingError(
+            "The gradient of the first step is zero everywhere: the objective says nothing about "
+            "these preferences. Look at their texts, and at the objective's options."
+        )
+    return [n for n in zero if n not in part.zero_gradient_at_start]

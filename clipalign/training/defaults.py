@@ -1,0 +1,26 @@
+"""What "the default" means for rates and weights, by what is trained and by which method.
+
+Measured on the embedded world (see README, "Defaults"); for other models the rates are the usual
+ones for fine-tuning CLIP, where 1e-7 to 1e-5 keeps zero-shot accuracy (openai/CLIP issue 83).
+"""
+
+from __future__ import annotations
+
+from clipalign.models.trainable import Trainable
+
+_LR = {"image-encoder": 1e-5, "last": 1e-5, "lora": 1e-4, "head": 1e-3}
+_EMBEDDED_LR = {"image-encoder": 3e-4, "last": 3e-4, "lora": 1e-3, "head": 1e-3}
+_REGULARISER_WEIGHT = {"dpo": 1.0, "ipo": 1.0, "kto": 1.0, "rlhf": 1.0, "cross-entropy": 1.0}
+ORTHOGONALITY = 0.01
+SANE_LR = 1e-3  # above it a full fine-tuning has never been seen to keep what CLIP knows
+
+
+def default_lr(trainable: Trainable, model: str) -> float:
+    """The learning rate where the configuration leaves it open."""
+    table = _EMBEDDED_LR if model == "emoji-tiny" else _LR
+    return table[trainable.kind]
+
+
+def default_regulariser_weight(method: str) -> float:
+    """λ where the configuration leaves it open; 1 for methods of other packages."""
+    return _REGULARISER_WEIGHT.get(method, 1.0)

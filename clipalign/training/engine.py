@@ -1,0 +1,262 @@
+"""The training loop, readable in one sitting.
+
+It knows of no method, no model and no file format: the problem gives the loss, the callbacks do
+what is done beside a step. The model stays in evaluation mode throughout, so that BatchNorm and
+dropout never make the policy differ from the reference.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from clipalign.config import TrainConfig
+from clipalign.errors import Interrupted, TrainingError
+from clipalign.training.averaging import WeightAverage
+from clipalign.training.checkpoint import Checkpoint, flatten_optimizer, unflatten_optimizer
+from clipalign.training.checks import check_gradients, check_start
+from clipalign.training.losses import Data, Losses, Problem, losses, measures
+from clipalign.training.optim import build_optimizer, rate_at
+from clipalign.training.streams import Step
+
+
+class Callbacks(Protocol):
+    """What is done beside a step."""
+
+    def logged(self, step: int, metrics: dict[str, float]) -> None:
+        """A row of metrics after `step` steps."""
+
+    def checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Keep this state."""
+
+    def advanced(self, step: int, loss: float) -> None:
+        """One more step is done."""
+
+    def stop_requested(self) -> bool:
+        """Whether to save and stop after this step (a signal arrived)."""
+        ...
+
+    def warn(self, message: str) -> None:
+        """Something that a person should know."""
+
+
+@dataclass
+class Trainer:
+    """Trains one problem.
+
+    Args:
+        problem: losses and what trains.
+        data: the training split.
+        validation: the validation split, or None.
+        config: how steps are taken.
+        lr: peak learning rate.
+        total: optimiser steps in all.
+        seed: of the order of the data.
+        average: of the weights.
+        callbacks: what is done beside a step.
+    """
+
+    problem: Problem
+    data: Data
+    validation: Data | None
+    config: TrainConfig
+    lr: float
+    total: int
+    seed: int
+    average: WeightAverage
+    callbacks: Callbacks
+    step: int = 0
+    best: float = math.inf
+    waited: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.parameters = self.problem.part.named_parameters()
+        self.optimizer = build_optimizer(self.parameters.values(), self.config, self.lr)
+        device = self.problem.part.model.device
+        # fp16 gradients underflow without scaling; bf16 has fp32's range and needs none
+        self.scaler = torch.amp.GradScaler(
+            device.type, enabled=self.config.precision == "fp16" and device.type == "cuda"
+        )
+
+    def run(self) -> None:
+        """Train to the end, or until early stopping.
+
+        Raises:
+            TrainingError: the first step's checks fail, or a loss is not finite.
+            Interrupted: a signal arrived; the state has been saved.
+        """
+        saved_at, saved_step = time.monotonic(), self.step
+        while self.step < self.total:
+            row = self._step()
+            self.step += 1
+            self.average.update(self.parameters)
+            if self.step % self.config.log_every == 0 or self.step in (1, self.total):
+                self.callbacks.logged(self.step, row)
+            self.callbacks.advanced(self.step, row["loss"])
+            if self._validate_now() and self._out_of_patience():
+                break
+            every = self.config.checkpoint_every_steps
+            minutes = self.config.checkpoint_every_minutes
+            due = bool(every and self.step % every == 0) or bool(
+                minutes and time.monotonic() - saved_at >= 60 * minutes
+            )
+            stop = self.callbacks.stop_requested()
+            if due or stop:
+                self.callbacks.checkpoint(self.state())
+                saved_at, saved_step = time.monotonic(), self.step
+            if stop and self.step < self.total:
+                raise Interrupted(f"Stopped after step {self.step} of {self.total}; saved.")
+        if saved_step != self.step:
+            self.callbacks.checkpoint(self.state())
+
+    def final_weights(self) -> dict[str, Tensor]:
+        """The weights to keep: the average, or the best of validation under early stopping."""
+        return self.best_weights or self.average.average()
+
+    def _step(self) -> dict[str, float]:
+        """One optimiser step; returns what is logged of it."""
+        lr = self.lr * rate_at(self.step, self.total, self.config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        batch = self.data.stream.step(self.step, self.config.batch_size, self.seed)
+        parts = []
+        for piece in _pieces(batch, self.config.accumulate):
+            part = losses(self.problem, self.data, piece)
+            loss = part.total(self.problem.weight, len(batch.rows), len(batch.regularised))
+            if not bool(torch.isfinite(loss)):
+                raise TrainingError(
+                    f"The loss at step {self.step + 1} is {float(loss)}. Resume from the last "
+                    "checkpoint with a lower --lr, or with --precision fp32."
+                )
+            self.scaler.scale(loss).backward()
+            parts.append(part)
+        self.scaler.unscale_(self.optimizer)
+        if self.step == 0:
+            self._check_first(parts)
+        norm = self._clip()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        row = measures(parts, self.problem.weight, len(batch.rows), len(batch.regularised))
+        return row | {"lr": lr, "grad_norm": norm}
+
+    def _check_first(self, parts: list[Losses]) -> None:
+        check_start(parts, self.config.precision, self.problem.objective)
+        if zero := check_gradients(self.problem.part):
+            names = ", ".join(zero[:3]) + (" …" if len(zero) > 3 else "")
+            self.callbacks.warn(f"No gradient in the first step reaches {names}.")
+
+    def _clip(self) -> float:
+        limit = self.config.clip_grad_norm
+        norm = nn.utils.clip_grad_norm_(
+            self.parameters.values(), math.inf if limit is None else limit
+        )
+        if not bool(torch.isfinite(norm)) and not self.scaler.is_enabled():
+            raise TrainingError(
+                f"The gradient at step {self.step + 1} is not finite. Resume from the last "
+                "checkpoint with a lower --lr, or with --precision fp32."
+            )
+        return float(norm)
+
+    # --- Validation -----------------------------------------------------------------------------
+
+    def _validate_now(self) -> bool:
+        every = self.config.validate_every
+        return bool(self.validation and every and self.step % every == 0)
+
+    def _out_of_patience(self) -> bool:
+        """Validate, log, and say whether it has not improved for too long."""
+        row = self.validate()
+        self.callbacks.logged(self.step, {f"validation_{k}": v for k, v in row.items()})
+        if self.config.early_stopping_patience is None:
+            return False
+        if row["loss"] < self.best:
+            self.best, self.waited = row["loss"], 0
+            self.best_weights = {k: v.clone() for k, v in self.average.average().items()}
+            return False
+        self.waited += 1
+        return self.waited >= self.config.early_stopping_patience
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """The measures of the validation split at the weights that would be kept."""
+        assert self.validation is not None
+        stream, size = self.validation.stream, self.config.batch_size
+        current = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self._load(self.average.average())
+        steps = [stream.step(i, size, self.seed) for i in range(stream.steps_per_epoch(size))]
+        parts = [losses(self.problem, self.validation, step) for step in steps]
+        rows = sum(len(s.rows) for s in steps)
+        row = measures(parts, self.problem.weight, rows, sum(len(s.regularised) for s in steps))
+        self._load(current)
+        return row
+
+    @torch.no_grad()
+    def _load(self, weights: dict[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(weights[name])
+
+    def keep_final(self) -> None:
+        """Put the final weights into the model."""
+        self._load(self.final_weights())
+
+    # --- State ----------------------------------------------------------------------------------
+
+    def state(self) -> Checkpoint:
+        """Everything that the next step depends on."""
+        optimizer, optimizer_plain = flatten_optimizer(self.optimizer.state_dict())
+        average, average_plain = self.average.state()
+        random = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            random["cuda"] = torch.cuda.get_rng_state()
+        return Checkpoint(
+            self.step,
+            {
+                "trainable": dict(self.parameters),
+                "optimizer": optimizer,
+                "average": average,
+                "best": self.best_weights,
+                "objective": self.problem.objective.state_dict(),
+                "random": random,
+            },
+            {
+                "optimizer": optimizer_plain,
+                "average": average_plain,
+                "scaler": self.scaler.state_dict(),
+                "best": self.best,
+                "waited": self.waited,
+            },
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on exactly where `state` was taken."""
+        tensors, plain = checkpoint.tensors, checkpoint.plain
+        self.step = checkpoint.step
+        self._load(dict(tensors["trainable"]))
+        self.optimizer.load_state_dict(
+            unflatten_optimizer(tensors["optimizer"], plain["optimizer"])
+        )
+        self.average.restore(tensors["average"], plain["average"])
+        self.best_weights = dict(tensors["best"])
+        self.problem.objective.load_state_dict(tensors["objective"])
+        if plain["scaler"]:
+            self.scaler.load_state_dict(plain["scaler"])
+        self.best, self.waited = float(plain["best"]), int(plain["waited"])
+        torch.set_rng_state(tensors["random"]["cpu"])
+        if "cuda" in tensors["random"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["random"]["cuda"])
+
+
+def _pieces(step: Step, count: int) -> list[Step]:
+    """Cut a step into `count` parts whose losses add up to the whole's."""
+    if count == 1:
+        return [step]
+    rows = step.rows.tensor_split(count)
+    regularised = step.regularised.tensor_split(count)
+    return [Step(r, g) for r, g in zip(rows, regularised, strict=True) if len(r) or len(g)]

@@ -1,0 +1,172 @@
+"""A run directory: one training, and everything that is known of it.
+
+    config.yaml       the resolved configuration; alone it reproduces the run
+    environment.json  versions and machine
+    metrics.jsonl     one row every `log_every` steps
+    checkpoints/      the newest state, complete or absent
+    model/            an ordinary open_clip directory, once training has finished
+    results/          evaluations
+
+Nothing here imports torch: lists of runs and shell completion answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from clipalign.config import RunConfig, dump_config, load_config
+from clipalign.errors import RunError
+from clipalign.files import atomic_write_bytes, atomic_write_text, canonical_json, storage_errors
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The places of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """The log of steps."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The exported model; there once the run has finished."""
+        return self.path / "model"
+
+    @property
+    def results(self) -> Path:
+        """The folder of evaluations."""
+        return self.path / "results"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model has been exported."""
+        return (self.model / "open_clip_config.json").is_file()
+
+    @classmethod
+    def create(cls, config: RunConfig, root: Path = Path("runs")) -> RunDirectory:
+        """Make the directory of a new run and write its configuration.
+
+        Args:
+            config: with `output`, or None for the next free `root/<task>-<method>-<n>`.
+
+        Raises:
+            RunError: `output` holds something already.
+            StorageError: it cannot be written.
+        """
+        path = config.output
+        if path is None:
+            stem = f"{config.task}-{config.method}"
+            taken = [
+                int(m[1])
+                for p in root.glob(f"{stem}-*")
+                if (m := re.fullmatch(rf"{re.escape(stem)}-(\d+)", p.name))
+            ]
+            number = max(taken, default=0) + 1
+            while True:  # another process may take the same number at the same moment
+                path = root / f"{stem}-{number}"
+                try:
+                    with storage_errors(path):
+                        path.mkdir(parents=True)
+                    break
+                except FileExistsError:
+                    number += 1
+        elif path.is_file():
+            raise RunError(f"{path} is a file. Choose another --output.")
+        elif path.is_dir() and any(path.iterdir()):
+            advice = f"go on with `clipalign train --resume {path}`, or c"
+            raise RunError(
+                f"{path} already holds "
+                + (f"a run: {advice}hoose" if (path / "config.yaml").exists() else "files: choose")
+                + " another --output."
+            )
+        run = cls(path)
+        with storage_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(run.config, dump_config(config))
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> tuple[RunDirectory, RunConfig]:
+        """An existing run and its configuration.
+
+        Raises:
+            RunError: `path` is not a run directory.
+            ConfigError: its configuration does not validate.
+        """
+        if not (path / "config.yaml").is_file():
+            raise RunError(
+                f"{path} is not a run directory: it has no config.yaml. "
+                "`clipalign runs list` shows the runs that there are."
+            )
+        return cls(path), load_config(path / "config.yaml")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        lock = FileLock(self.path / ".lock")
+        with storage_errors(self.path):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise RunError(
+                    f"{self.path} is in use by another process. Wait for it, or train to another "
+                    "--output."
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def write_environment(self, environment: Mapping[str, Any]) -> None:
+        """Write environment.json."""
+        text = json.dumps(environment, indent=2, sort_keys=True) + "\n"
+        atomic_write_bytes(self.path / "environment.json", text.encode())
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop rows of steps after `step`, which a resumed run takes again, and torn lines."""
+        if not self.metrics.is_file():
+            return
+        kept = []
+        for line in self.metrics.read_bytes().splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and row.get("step", 0) <= step:
+                kept.append(canonical_json(row) + b"\n")
+        atomic_write_bytes(self.metrics, b"".join(kept))
+
+
+def newest_run(root: Path = Path("runs")) -> Path | None:
+    """The finished run below `root` that was finished last; None when there is none."""
+    found = [
+        config
+        for config in root.glob("*/model/open_clip_config.json")
+        if (config.parents[1] / "config.yaml").is_file()
+    ]
+    return max(found, key=lambda p: p.stat().st_mtime_ns).parents[1] if found else None

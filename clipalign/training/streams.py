@@ -1,0 +1,168 @@
+"""The two data streams: D_pref, images with preferences, and D_reg, images that must not move.
+
+Images are decoded and resized once, to the uint8 pixels that the model's own preprocessing gives;
+normalising them is left to the step. Which images a step takes depends on the seed and the step
+alone, so that a resumed run sees what an undisturbed one would.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from clipalign.errors import DataError
+from clipalign.models.preprocess import Preprocess
+from clipalign.tasks.preference_set import PreferenceRow, PreferenceSet
+
+MEMORY_LIMIT = 4 * 2**30  # bytes of pixels kept in memory; beyond it they lie in a temporary file
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimiser step looks at.
+
+    Attributes:
+        rows: [B] preference rows.
+        regularised: [R] images of D_reg, as indices into the split's images.
+    """
+
+    rows: Tensor
+    regularised: Tensor
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One split of a preference set, as indices.
+
+    Attributes:
+        paths: the N distinct images.
+        image: [P] image of each preference row, index into N.
+        chosen: [P] int64 index into the candidates, −1 where there is none.
+        rejected: [P] likewise.
+        clean: [P] the row's clean image, index into N, −1 where there is none.
+        spare: [S] images that only the regulariser sees, indices into N.
+    """
+
+    paths: tuple[Path, ...]
+    image: Tensor
+    chosen: Tensor
+    rejected: Tensor
+    clean: Tensor
+    spare: Tensor
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Steps that see every preference row once; the last batch may be smaller."""
+        return -(-len(self) // batch_size)
+
+    def step(self, number: int, batch_size: int, seed: int) -> Step:
+        """The rows of optimiser step `number` (from 0).
+
+        D_reg takes the clean partners of the rows; rows without one are made up for by spare
+        images, in an order of their own.
+        """
+        epoch, place = divmod(number, self.steps_per_epoch(batch_size))
+        rows = _order(len(self), seed, epoch, 0)[place * batch_size : (place + 1) * batch_size]
+        partners = self.clean[rows]
+        partners = partners[partners >= 0]
+        missing = len(rows) - len(partners)
+        if missing and len(self.spare):
+            first = number * batch_size
+            turns = torch.arange(first, first + missing)
+            laps = turns // len(self.spare)
+            picked = [
+                self.spare[_order(len(self.spare), seed, int(lap), 1)[turns[laps == lap] % len(self.spare)]]
+                for lap in laps.unique()
+            ]  # fmt: skip
+            partners = torch.cat([partners, *picked])
+        return Step(rows, partners)
+
+
+def _order(n: int, seed: int, epoch: int, stream: int) -> Tensor:
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 2 + stream)
+    return torch.randperm(n, generator=generator)
+
+
+def build_stream(preferences: PreferenceSet, split: str) -> Stream:
+    """Index one split of a preference set.
+
+    Raises:
+        DataError: the split has no preference.
+    """
+    rows: Sequence[PreferenceRow] = preferences.rows(split)
+    number: dict[Path, int] = {}
+    candidates = {text: i for i, text in enumerate(preferences.candidates)}
+
+    def index(path: Path) -> int:
+        return number.setdefault(path, len(number))
+
+    def choice(text: str | None) -> int:
+        return -1 if text is None else candidates[text]
+
+    judged = [r for r in rows if r.chosen is not None or r.rejected is not None]
+    if not judged:
+        raise DataError(
+            f"{preferences.root}: the split {split!r} has no row with a chosen or a rejected text."
+        )
+    columns = [
+        (
+            index(r.image),
+            choice(r.chosen),
+            choice(r.rejected),
+            -1 if r.clean_image is None else index(r.clean_image),
+        )
+        for r in judged
+    ]
+    spare = [index(r.image) for r in rows if r.chosen is None and r.rejected is None]
+    image, chosen, rejected, clean = torch.tensor(columns, dtype=torch.int64).unbind(1)
+    return Stream(
+        tuple(number), image, chosen, rejected, clean, torch.tensor(spare, dtype=torch.int64)
+    )
+
+
+def decode_pixels(
+    preferences: PreferenceSet,
+    paths: Sequence[Path],
+    preprocess: Preprocess,
+    image_size: tuple[int, int],
+    *,
+    workers: int = 0,
+    advance: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Decode and resize each image once.
+
+    Args:
+        paths: N image files of the set.
+        preprocess: of the model.
+        image_size: H and W of the model's input.
+        workers: threads that decode (Pillow releases the interpreter's lock); 0 for two.
+        advance: told how many more are done.
+
+    Returns:
+        [N, 3, H, W] uint8; in a temporary memory-mapped file where it would not fit into memory.
+    """
+    shape = (len(paths), 3, *image_size)
+    size = torch.Size(shape).numel()
+    if size <= MEMORY_LIMIT:
+        pixels = torch.empty(shape, dtype=torch.uint8)
+    else:
+        with tempfile.NamedTemporaryFile(prefix="clipalign-pixels-") as file:
+            # the mapping outlives the name, so nothing is left behind whatever happens
+            pixels = torch.from_file(file.name, True, size, dtype=torch.uint8).view(shape)
+
+    def decode(i: int) -> None:
+        pixels[i] = preprocess.resize_to_uint8(preferences.read_image(paths[i]))
+
+    with ThreadPoolExecutor(workers or 2) as pool:
+        for _ in pool.map(decode, range(len(paths))):
+            if advance:
+                advance(1)
+    return pixels

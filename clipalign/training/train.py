@@ -1,0 +1,357 @@
+"""`train`: from a configuration to a finished run."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clipalign._version import __version__
+from clipalign.build import component, objective, regulariser
+from clipalign.config import RunConfig, load_config
+from clipalign.errors import ConfigError, DataError, Interrupted, UsageError
+from clipalign.models.export import export_model, open_clip_line
+from clipalign.models.load import load_model, open_clip_module
+from clipalign.models.loaded import LoadedModel
+from clipalign.models.trainable import TrainablePart, apply_trainable, parse_trainable
+from clipalign.objectives.base import Objective
+from clipalign.plugins import call_hook
+from clipalign.progress import Bar, Reporter, Silent
+from clipalign.tasks.preference_set import PreferenceSet
+from clipalign.tasks.prepare import prepare
+from clipalign.training.averaging import build_average
+from clipalign.training.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+)
+from clipalign.training.defaults import (
+    ORTHOGONALITY,
+    SANE_LR,
+    default_lr,
+    default_regulariser_weight,
+)
+from clipalign.training.engine import Trainer
+from clipalign.training.losses import Data, Problem
+from clipalign.training.reference import (
+    cache_path,
+    image_features,
+    read_features,
+    text_features,
+    write_features,
+)
+from clipalign.training.rundir import RunDirectory
+from clipalign.training.signals import StopSignal
+from clipalign.training.streams import Stream, build_stream, decode_pixels
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training came to.
+
+    Attributes:
+        run: the run directory.
+        steps: optimiser steps taken.
+        model: the exported open_clip directory.
+        open_clip_line: the Python line that loads it.
+        trainable: rows (group, tensors, parameters, trained) of what trained.
+        metrics: the last measures of the training batch.
+    """
+
+    run: Path
+    steps: int
+    model: Path
+    open_clip_line: str
+    trainable: tuple[tuple[str, int, int, bool], ...]
+    metrics: Mapping[str, float]
+
+    def document(self) -> dict[str, Any]:
+        """As plain values, for JSON and for the hook `run_finished`."""
+        return dataclasses.asdict(self) | {"run": str(self.run), "model": str(self.model)}
+
+
+def train(
+    config: RunConfig | str | Path | None = None,
+    *,
+    resume: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    device: str | None = None,
+    reporter: Reporter | None = None,
+    **keys: Any,
+) -> TrainResult:
+    """Align a model with preferences.
+
+        clipalign.train(method="kto", task="typographic")
+        clipalign.train("recipe.yaml", overrides=["train.epochs=1"], output="runs/mine")
+
+    Args:
+        config: a configuration, a YAML file, or None for the defaults.
+        resume: a run directory to go on with; excludes everything but `device` and `reporter`.
+        overrides: "a.b=c", its value in YAML.
+        device: "cpu", "cuda", …; None for a GPU where there is one.
+        reporter: hears what is being done.
+        **keys: values by configuration key, such as method="dpo", lr in train={"lr": 1e-5}.
+
+    Returns:
+        Where everything is.
+
+    Raises:
+        ConfigError: something in the configuration is wrong; nothing was written.
+        DataError, ModelError: the preferences or the model cannot be used.
+        RunError: the run directory is in use, damaged or not empty.
+        TrainingError: the first step's checks fail, or the loss is not finite.
+        Interrupted: Ctrl-C or SIGTERM; the state is saved.
+    """
+    say: Reporter = reporter or Silent()
+    if resume is not None:
+        if config is not None or overrides or any(v is not None for v in keys.values()):
+            raise UsageError(
+                "A resumed run goes on with its own configuration: give --resume alone, or start "
+                "a new run with the new options."
+            )
+        run, settings = RunDirectory.open(Path(resume))
+    else:
+        settings = (
+            config
+            if isinstance(config, RunConfig)
+            else load_config(config, overrides, check_options=True, **keys)
+        )
+        run = None
+    _check(settings)
+    with StopSignal() as signal:
+        session = _Session(settings, device or _best_device(), say, signal)
+        session.prepare()
+        if run is None:
+            run = RunDirectory.create(settings)
+        with run.lock():
+            return session.run(run)
+
+
+@dataclass
+class _Session:
+    """One call of `train`: gathers what the trainer needs, in the order in which it can fail."""
+
+    config: RunConfig
+    device: str
+    say: Reporter
+    signal: StopSignal
+
+    def prepare(self) -> None:
+        """Objective, preferences, model, features: every refusal comes before a run exists."""
+        config = self.config
+        self.objective = objective(config.method, **config.method_options)
+        self.trainable = parse_trainable(config.trainable)
+        _check_accumulation(config, self.objective)
+        self.preferences = self._preferences()
+        _check_feedback(self.preferences, config.method, self.objective)
+        self.model = load_model(
+            config.model, self.device, config.train.precision, announce=self.say.note
+        )
+        self.texts = text_features(self.model, self.preferences.candidates)
+        regulariser_texts = self.preferences.regulariser_candidates
+        self.regulariser_texts = (
+            self.texts
+            if regulariser_texts is None
+            else text_features(self.model, regulariser_texts)
+        )
+        self.data = self._data("train")
+        wants = config.train.validate_every and "validation" in self.preferences.splits
+        self.validation = self._data("validation") if wants else None
+        self.part = apply_trainable(self.model, self.trainable, seed=config.seed)
+
+    def run(self, run: RunDirectory) -> TrainResult:
+        """Train, or go on training, in a run directory that this process holds."""
+        config = self.config
+        trainer = self._trainer(_Callbacks(run, self.say, self.signal))
+        newest = newest_checkpoint(run.checkpoints)
+        if newest is not None:
+            trainer.restore(load_checkpoint(newest))
+            self.say.note(f"Going on from step {trainer.step} of {trainer.total}.")
+        run.truncate_metrics(trainer.step)
+        run.write_environment(_environment(self.model))
+        call_hook("run_started", run_dir=run.path, config=config)
+        callbacks = trainer.callbacks
+        assert isinstance(callbacks, _Callbacks)
+        with self.say.progress("Training", trainer.total) as bar:
+            callbacks.bar = bar
+            bar.advance(trainer.step)
+            self.signal.within_steps = True
+            try:
+                trainer.run()
+            except Interrupted as stopped:
+                raise Interrupted(
+                    f"{stopped} Go on with: clipalign train --resume {run.path}"
+                ) from None
+            finally:
+                self.signal.within_steps = False
+        trainer.keep_final()
+        export_model(self.part.merge(), run.model)
+        result = TrainResult(
+            run.path,
+            trainer.step,
+            run.model,
+            open_clip_line(run.model),
+            tuple((r.group, r.tensors, r.parameters, r.trained) for r in self.part.rows),
+            callbacks.last,
+        )
+        call_hook("run_finished", run_dir=run.path, summary=result.document())
+        return result
+
+    # --- Parts ----------------------------------------------------------------------------------
+
+    def _preferences(self) -> PreferenceSet:
+        config = self.config
+        if config.data is not None:
+            return PreferenceSet.open(config.data)
+        return prepare(
+            config.task,
+            config.dataset,
+            task_options=config.task_options,
+            dataset_options=config.dataset_options,
+            seed=config.seed,
+            workers=config.train.workers,
+            reporter=self.say,
+        )
+
+    def _data(self, split: str) -> Data:
+        """Decode a split and give it the reference's features, from the cache where it can."""
+        stream = build_stream(self.preferences, split)
+        n, d = len(stream.paths), self.model.embed_dim
+        path = cache_path(self.model, "images", [self.preferences.content_sha256, split])
+        reference = read_features(path, n, d)
+        if reference is not None and self.trainable.kind == "head":
+            return Data(stream, reference, reference)
+        with self.say.progress(f"Decoding {split} images", n) as bar:
+            pixels = decode_pixels(
+                self.preferences, stream.paths, self.model.preprocess, self.model.image_size,
+                workers=self.config.train.workers, advance=bar.advance,
+            )  # fmt: skip
+        if reference is None:
+            with self.say.progress(f"Reference features of {split} images", n) as bar:
+                reference = image_features(
+                    self.model, pixels, 2 * self.config.train.batch_size, bar.advance
+                )
+            write_features(path, reference)
+        return Data(stream, reference, reference if self.trainable.kind == "head" else pixels)
+
+    def _trainer(self, callbacks: _Callbacks) -> Trainer:
+        config, steps = self.config, self.config.train
+        total = steps.steps or steps.epochs * self.data.stream.steps_per_epoch(steps.batch_size)
+        weight = config.regulariser_weight
+        weight = default_regulariser_weight(config.method) if weight is None else weight
+        if weight and not _has_regulariser_images(self.data.stream):
+            callbacks.warn("No image of the set is for the regulariser (D_reg): nothing holds.")
+        lr = steps.lr or default_lr(self.trainable, config.model)
+        if lr > SANE_LR and self.trainable.kind in ("image-encoder", "last"):
+            callbacks.warn(f"A learning rate of {lr:g} is far above what keeps what CLIP knows.")
+        average = build_average(
+            steps.averaging, steps.averaging_options, self.part.named_parameters(), total
+        )
+        problem = Problem(
+            self.part, self.objective.to(self.device), regulariser(config.regulariser), weight,
+            ORTHOGONALITY, self.texts, self.regulariser_texts,
+        )  # fmt: skip
+        return Trainer(
+            problem, self.data, self.validation, steps, lr, total, config.seed, average, callbacks
+        )
+
+
+class _Callbacks:
+    """Writes what the trainer tells into the run directory."""
+
+    def __init__(self, run: RunDirectory, say: Reporter, signal: StopSignal) -> None:
+        self.directory, self.say, self.signal = run, say, signal
+        self.bar: Bar = Silent()
+        self.last: dict[str, float] = {}
+
+    def logged(self, step: int, metrics: dict[str, float]) -> None:
+        from clipalign.files import append_jsonl
+
+        self.last = {**self.last, **metrics}
+        append_jsonl(self.directory.metrics, {"step": step, **metrics})
+        call_hook("step_logged", run_dir=self.directory.path, step=step, metrics=dict(metrics))
+
+    def checkpoint(self, checkpoint: Checkpoint) -> None:
+        path = save_checkpoint(self.directory.checkpoints, checkpoint)
+        call_hook("checkpoint_saved", run_dir=self.directory.path, path=path, step=checkpoint.step)
+
+    def advanced(self, step: int, loss: float) -> None:
+        self.bar.advance(1, loss=loss)
+
+    def stop_requested(self) -> bool:
+        return self.signal.requested
+
+    def warn(self, message: str) -> None:
+        self.say.note(f"Warning: {message}")
+
+
+def _check(config: RunConfig) -> None:
+    """Rules between keys, all at once."""
+    train = config.train
+    problems = []
+    if train.early_stopping_patience is not None:
+        if train.validate_every is None:
+            problems.append("train.early_stopping_patience needs train.validate_every")
+        if train.averaging == "bma":
+            problems.append(
+                "train.early_stopping_patience does not go with train.averaging=bma, whose weights "
+                "depend on the true horizon; use ema or none"
+            )
+    if train.precision == "fp16" and not torch.cuda.is_available():
+        problems.append("train.precision=fp16 needs a GPU; use bf16 or fp32")
+    if problems:
+        lines = "\n".join(f"  {p}" for p in problems)
+        raise ConfigError(f"There is something wrong in the configuration:\n{lines}")
+
+
+def _check_accumulation(config: RunConfig, loss: Objective) -> None:
+    if config.train.accumulate > 1 and not loss.per_image:
+        raise ConfigError(
+            f"The objective {config.method!r} compares images within a batch, so accumulating "
+            "gradients would change it: set train.accumulate=1."
+        )
+
+
+def _check_feedback(preferences: PreferenceSet, method: str, loss: Objective) -> None:
+    """Refuse an objective that some row cannot feed, before anything is loaded."""
+    need = {"pair": ("chosen", "rejected"), "chosen": ("chosen",), "any": ()}[loss.requires]
+    for row in preferences.rows("train"):
+        if row.chosen is None and row.rejected is None:
+            continue
+        lacking = [n for n in need if getattr(row, n) is None]
+        if lacking:
+            raise DataError(
+                f"The objective {method!r} needs {' and '.join(need)} in every row, and "
+                f"{row.image} has no {' and no '.join(lacking)}. Use kto, which takes judgements "
+                "of single texts."
+            )
+
+
+def _has_regulariser_images(stream: Stream) -> bool:
+    return bool(len(stream.spare)) or bool((stream.clean >= 0).any())
+
+
+def _best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _environment(model: LoadedModel) -> dict[str, Any]:
+    """Versions and machine: what a reader needs to reproduce, and nothing of the environment."""
+    device = model.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "clipalign": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "open_clip": str(getattr(open_clip_module(), "__version__", "?")),
+        "platform": platform.platform(),
+        "device": f"{device.type} ({name})",
+        "threads": torch.get_num_threads(),
+        "model_sha256": model.sha256,
+    }

@@ -1,0 +1,51 @@
+"""SimPO: preference optimisation without a reference model."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from clipalign import Objective, ObjectiveOptions, PolicyBatch
+
+
+class SimPOOptions(ObjectiveOptions):
+    """Options of `simpo`."""
+
+    beta: float = Field(
+        2.0, gt=0, allow_inf_nan=False, description="β, the scale of the implicit reward."
+    )
+    gamma: float = Field(
+        1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="γ, the margin by which the chosen text's reward must lead.",
+    )
+
+
+class SimPO(Objective):
+    """SimPO: a logistic loss on the policy's own log-odds of the pair, less a target margin.
+
+        loss = −log σ(β (log π_θ(y_w|x) − log π_θ(y_l|x)) − γ)
+
+    The paper divides each log-probability by the length of its text; here a text is one action of
+    a one-step policy, so its length is 1.
+
+    Meng et al. 2024, arXiv 2405.14734, eq. 6.
+
+    Shapes: batch of [B, C] → [B]; 0 for a row without a pair. `batch.reference` is not read.
+    """
+
+    Options = SimPOOptions
+    options: SimPOOptions
+    requires = "pair"
+    needs_reference = False
+
+    def forward(self, batch: PolicyBatch) -> Tensor:
+        """PolicyBatch → per-image loss [B]."""
+        paired = (batch.chosen >= 0) & (batch.rejected >= 0)
+        # An index of −1 may not be looked up; its row is set to 0 below.
+        chosen = batch.policy.gather(1, batch.chosen.clamp(min=0).unsqueeze(1)).squeeze(1)
+        rejected = batch.policy.gather(1, batch.rejected.clamp(min=0).unsqueeze(1)).squeeze(1)
+        margin = self.options.beta * (chosen - rejected) - self.options.gamma
+        return (-logsigmoid(margin)).masked_fill(~paired, 0.0)

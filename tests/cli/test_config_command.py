@@ -1,0 +1,81 @@
+"""`clipalign config` shows, checks, describes and copies configurations."""
+
+from __future__ import annotations
+
+import json
+
+import yaml
+
+from clipalign.config import RunConfig, load_config
+
+
+def test_show_prints_every_key_with_what_it_means(command, tmp_path):
+    done = command("config", "show", "--set", "method=dpo", "--set", "train.lr=1e-5")
+    assert done.returncode == 0
+    assert "# Model spec to start from.\nmodel: emoji-tiny\n" in done.stdout
+    (tmp_path / "shown.yaml").write_text(done.stdout)
+    assert load_config(tmp_path / "shown.yaml") == load_config(
+        None, ["method=dpo", "train.lr=1e-5"]
+    )
+
+
+def test_show_as_json_is_the_same(command):
+    done = command("config", "show", "--json")
+    assert json.loads(done.stdout) == RunConfig().model_dump(mode="json")
+
+
+def test_a_recipe_is_copied_once_and_is_valid(command, tmp_path):
+    done = command("config", "cp", "typographic")
+    assert (done.returncode, done.stdout) == (0, "Wrote typographic.yaml.\n")
+    copied = tmp_path / "typographic.yaml"
+    assert load_config(copied).task == "typographic"
+
+    copied.write_text("seed: 7\n")
+    done = command("config", "cp", "typographic")
+    assert done.returncode == 3
+    assert "typographic.yaml exists" in done.stderr
+    assert copied.read_text() == "seed: 7\n"
+    assert command("config", "cp", "typographic", "--force").returncode == 0
+    assert "method: kto" in copied.read_text()
+
+
+def test_copying_to_a_folder_or_another_name(command, tmp_path):
+    (tmp_path / "recipes").mkdir()
+    document = json.loads(command("config", "cp", "typographic", "recipes", "--json").stdout)
+    assert (tmp_path / document["file"]).is_file()
+    assert command("config", "cp", "typographic", "none/mine.yaml").returncode == 3
+
+
+def test_an_unknown_recipe_names_the_near_ones(command):
+    done = command("config", "cp", "typografic")
+    assert done.returncode == 2
+    assert "There is no recipe 'typografic'. Did you mean 'typographic'?" in done.stderr
+
+
+def test_validate_reports_everything_and_ends_with_3(command, tmp_path):
+    (tmp_path / "bad.yaml").write_text("method: kot\ntrain: {lrr: 1}\n")
+    done = command("config", "validate", "bad.yaml", "--json")
+    assert done.returncode == 3
+    message = json.loads(done.stdout)["error"]["message"]
+    assert "There is no objective 'kot'. Did you mean 'kto'?" in message
+    assert "train.lrr: unknown key. Did you mean 'lr'?" in message
+
+
+def test_validate_checks_the_options_too(command, tmp_path):
+    (tmp_path / "bad.yaml").write_text("method_options: {betta: 1}\n")
+    done = command("config", "validate", "bad.yaml")
+    assert done.returncode == 3
+    assert "method_options.betta: unknown key. Did you mean 'beta'?" in done.stderr
+    (tmp_path / "good.yaml").write_text("method_options: {beta: 1}\n")
+    assert command("config", "validate", "good.yaml").stdout == "good.yaml is valid.\n"
+
+
+def test_schema_describes_every_key(command):
+    schema = json.loads(command("config", "schema").stdout)
+    assert set(schema["properties"]) == set(RunConfig.model_fields)
+    for name, field in schema["properties"].items():
+        assert "description" in field or "$ref" in field, name
+
+
+def test_what_config_prints_is_plain_yaml(command):
+    assert yaml.safe_load(command("config", "show").stdout)["train"]["averaging"] == "bma"

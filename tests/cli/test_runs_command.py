@@ -1,0 +1,84 @@
+"""`clipalign runs` reads run directories, whole or half-written."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from clipalign.cli.runs import find_runs, last_metrics
+from clipalign.config import RunConfig, dump_config
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run, as training leaves it."""
+    folder = tmp_path / "runs" / "typographic-kto-2"
+    for part in ("model", "results"):
+        (folder / part).mkdir(parents=True)
+    (folder / "config.yaml").write_text(dump_config(RunConfig(seed=5)))
+    (folder / "metrics.jsonl").write_text('{"step": 10, "loss": 0.5}\n{"step": 20, "loss": 0.25}\n')
+    (folder / "model" / "open_clip_config.json").write_text("{}")
+    (folder / "results" / "typographic.json").write_text('{"n": 3}')
+    return folder
+
+
+def test_list_shows_each_run_in_natural_order(command, run):
+    for number in (10, 9):
+        other = run.parent / f"typographic-kto-{number}"
+        other.mkdir()
+        (other / "config.yaml").write_text("method: dpo\n")
+    (run.parent / "not-a-run").mkdir()
+    rows = json.loads(command("runs", "list", "--json").stdout)
+    assert [r["run"] for r in rows] == [f"runs/typographic-kto-{n}" for n in (2, 9, 10)]
+    assert (rows[0]["state"], rows[0]["step"], rows[0]["method"]) == ("finished", 20, "kto")
+    assert (rows[1]["state"], rows[1]["step"], rows[1]["method"]) == ("unfinished", None, "dpo")
+    assert "typographic-kto-10" in command("runs", "list").stdout
+
+
+def test_a_folder_without_runs_says_so(command, tmp_path):
+    assert command("runs", "list").stdout == "There are no runs in runs.\n"
+    assert find_runs(tmp_path / "nowhere") == []
+
+
+def test_a_broken_run_does_not_hide_the_others(command, run):
+    broken = run.parent / "broken"
+    broken.mkdir()
+    (broken / "config.yaml").write_text("a: [")
+    rows = json.loads(command("runs", "list", "--json").stdout)
+    assert rows[0]["state"].startswith("unreadable")
+    assert rows[1]["state"] == "finished"
+
+
+def test_show_tells_configuration_progress_and_how_to_load_it(command, run):
+    document = json.loads(command("runs", "show", "runs/typographic-kto-2", "--json").stdout)
+    assert document["config"]["seed"] == 5
+    assert document["metrics"] == {"step": 20, "loss": 0.25}
+    assert document["results"] == {"typographic": {"n": 3}}
+    text = command("runs", "show", "runs/typographic-kto-2").stdout
+    assert 'create_model_and_transforms("local-dir:runs/typographic-kto-2/model")' in text
+
+
+def test_show_of_an_unfinished_run_says_how_to_go_on(command, run):
+    (run / "model" / "open_clip_config.json").unlink()
+    text = command("runs", "show", "runs/typographic-kto-2").stdout
+    assert "clipalign train --resume runs/typographic-kto-2" in text
+
+
+def test_show_of_something_else_names_the_near_runs(command, run):
+    done = command("runs", "show", "runs/typographic-kto-3")
+    assert done.returncode == 7
+    assert "Did you mean 'runs/typographic-kto-2'?" in done.stderr
+
+
+def test_a_line_that_a_kill_cut_short_is_passed_over(run):
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 30, "lo')
+    assert last_metrics(run) == {"step": 20, "loss": 0.25}
+
+
+def test_a_damaged_result_is_named(command, run):
+    (run / "results" / "typographic.json").write_text("{")
+    done = command("runs", "show", "runs/typographic-kto-2")
+    assert done.returncode == 7
+    assert "typographic.json is not a result file" in done.stderr

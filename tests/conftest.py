@@ -1,0 +1,76 @@
+"""Fixtures that tests of every part share: the real command, and packages made up for a test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from clipalign.plugins import reload_plugins
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `clipalign …` as a user does: `command("config", "show", env={…})`, in `tmp_path`."""
+
+    def run(*arguments: str, env: dict[str, str] | None = None, **options):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("CLIPALIGN_")}
+        return subprocess.run(
+            [sys.executable, "-m", "clipalign", *arguments],
+            cwd=options.pop("cwd", tmp_path),
+            env=environment | {"COLUMNS": "200"} | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=100,
+            **options,
+        )
+
+    return run
+
+
+class PackageMaker:
+    """Makes up installed packages: a module and the metadata that pip would leave beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {"PYTHONPATH": str(folder)}
+        self.modules: list[str] = []
+
+    def __call__(
+        self, package: str, source: str, *, version: str = "1.0", entry_points: str | None = None
+    ) -> str:
+        """Install `package` with `source` as its plugin module; returns the module's name."""
+        module = package.replace("-", "_")
+        self.modules.append(module)
+        (self.folder / f"{module}.py").write_text(dedent(source))
+        info = self.folder / f"{module}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n"
+        )
+        declared = f"[clipalign]\n{package.removeprefix('clipalign-')} = {module}\n"
+        (info / "entry_points.txt").write_text(entry_points or declared)
+        reload_plugins()
+        return module
+
+
+@pytest.fixture
+def make_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageMaker]:
+    """Install packages for this test alone, in this process and (by `env`) in the command's."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delenv("CLIPALIGN_PLUGINS", raising=False)
+    reload_plugins()
+    maker = PackageMaker(folder)
+    yield maker
+    for module in maker.modules:
+        sys.modules.pop(module, None)
+    reload_plugins()

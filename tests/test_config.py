@@ -1,0 +1,260 @@
+"""A configuration is checked as a whole, from files that are not trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from importlib.resources import files
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from clipalign.config import RunConfig, TrainConfig, dump_config, load_config
+from clipalign.errors import ConfigError
+from clipalign.plain_yaml import MAX_BYTES, parse_yaml
+
+RECIPES = [r for r in files("clipalign.recipes").iterdir() if r.name.endswith(".yaml")]
+
+
+def write(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def problems(*args, **flags):
+    with pytest.raises(ConfigError) as caught:
+        load_config(*args, **flags)
+    return [line.strip() for line in str(caught.value).splitlines()[1:]]
+
+
+def models(model=RunConfig):
+    yield model
+    for field in model.model_fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from models(field.annotation)
+
+
+def test_nothing_given_is_the_defaults():
+    assert load_config() == RunConfig()
+
+
+def test_file_then_flags_then_set(tmp_path):
+    path = write(tmp_path, "seed: 1\nmethod: dpo\ntrain: {lr: 0.1, epochs: 2}\n")
+    config = load_config(
+        path, ["train.epochs=7", "seed=4"], seed=3, method=None, **{"train.batch_size": 9}
+    )
+    assert (config.seed, config.method) == (4, "dpo")
+    assert (config.train.lr, config.train.epochs, config.train.batch_size) == (0.1, 7, 9)
+
+
+def test_set_values_are_yaml():
+    config = load_config(
+        None,
+        [
+            "train.lr=1e-5",
+            "train.clip_grad_norm=null",
+            "data=a=b",
+            "method_options={beta: 0.5}",
+            "task_options.styles=[note, outlined]",
+            "output=",
+        ],
+    )
+    assert config.train.lr == 1e-5
+    assert config.train.clip_grad_norm is None
+    assert str(config.data) == "a=b"
+    assert config.method_options == {"beta": 0.5}
+    assert config.task_options == {"styles": ["note", "outlined"]}
+    assert config.output is None
+
+
+def test_every_problem_is_reported_at_once_with_its_key(tmp_path):
+    path = write(
+        tmp_path,
+        """
+        metod: dpo
+        method: kot
+        regulariser: forward_kl
+        trainable: last:0
+        seed: -1
+        train: {lrr: 1e-5, epochs: many, schedule: cosin, lr: .nan}
+        """,
+    )
+    found = problems(path, ["train.batch_size=0", "oops", "task=[", "seed.x=1"])
+    expected = [
+        r"--set oops: must be KEY=VALUE",
+        r"--set task=\[: line 1",
+        r"--set seed.x=1: seed holds a value",
+        r"metod: unknown key. Did you mean 'method'",
+        r"method: There is no objective 'kot'. Did you mean 'kto'",
+        r"regulariser: There is no regulariser 'forward_kl'. Did you mean 'forward-kl'",
+        r"trainable: must be image-encoder, last:K, lora:R or head",
+        r"seed: should be greater than or equal to 0 \(got -1\)",
+        r"train.lrr: unknown key. Did you mean 'lr'",
+        r"train.epochs: should be a valid integer.*\(got 'many'\)",
+        r"train.schedule: should be 'cosine' or 'constant' \(got 'cosin'\)",
+        r"train.lr: should be a finite number",
+        r"train.batch_size: should be greater than or equal to 1 \(got 0\)",
+    ]
+    for pattern in expected:
+        assert [line for line in found if re.match(pattern, line)], pattern
+    assert len(found) == len(expected)
+
+
+@pytest.mark.parametrize("trainable", ["image-encoder", "head", "last:4", "lora:16"])
+def test_what_can_be_trained(trainable):
+    assert RunConfig(trainable=trainable).trainable == trainable
+
+
+@pytest.mark.parametrize("trainable", ["last", "last:", "last:x", "lora:-1", "all", "head ", ""])
+def test_what_cannot_be_trained(trainable):
+    with pytest.raises(ValidationError, match="must be image-encoder"):
+        RunConfig(trainable=trainable)
+
+
+def test_a_configuration_does_not_change():
+    with pytest.raises(ValidationError, match="frozen"):
+        RunConfig().seed = 3
+
+
+def test_options_are_checked_with_the_rest_when_asked(make_package):
+    make_package(
+        "clipalign-good",
+        """
+        import clipalign
+
+        @clipalign.hookimpl
+        def register_objectives(register):
+            register("good", "good_target:Good", summary="Good.")
+
+        @clipalign.hookimpl
+        def register_tasks(register):
+            register("good", "good_target:Task", summary="Good.")
+
+        @clipalign.hookimpl
+        def register_datasets(register):
+            register("good", "good_target:Task", summary="Good.")
+        """,
+    )
+    (make_package.folder / "good_target.py").write_text(
+        "from pydantic import BaseModel, ConfigDict\n"
+        "class Good:\n"
+        "    class Options(BaseModel):\n"
+        "        model_config = ConfigDict(extra='forbid')\n"
+        "        beta: float = 1\n"
+        "class Task:\n"
+        "    def __init__(self, *, count: int = 3, root: str = '.'): ...\n"
+    )
+    names = ["method=good", "task=good", "dataset=good"]
+    assert load_config(None, names, check_options=True).method == "good"
+    found = problems(
+        None,
+        [
+            *names,
+            "sed=1",
+            "method_options={betta: 1, beta: x}",
+            "task_options.cuont=1",
+            "dataset_options.count=x",
+        ],
+        check_options=True,
+    )
+    assert [line.split(":")[0] for line in found] == [
+        "sed",
+        "method_options.beta",
+        "method_options.betta",
+        "task_options.cuont",
+        "dataset_options.count",
+    ]
+    assert "Did you mean 'beta'" in found[2]
+    assert "Did you mean 'count'" in found[3]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: &x [1]\nb: *x", "line 2: aliases"),
+        ("seed: !!python/object/apply:os.system ['echo hacked']", "could not determine a constr"),
+        ("seed: 1\nseed: 2", "line 2: key 'seed' stands there twice"),
+        ("on: 1", "line 1: a key must be text"),
+        ("? [a]\n: 1", "a key must be text"),
+        ("[" * 100, "nested too deeply"),
+        ("a: [1", "line 1"),
+        ("seed: \x00", "special characters"),
+        ("- 1\n- 2", "holds no keys"),
+        ("--- 1\n--- 2", "line 2"),
+        ("#" * (MAX_BYTES + 1), "larger than"),
+    ],
+)
+def test_yaml_that_is_refused(tmp_path, text, words):
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        load_config(write(tmp_path, text))
+
+
+def test_files_that_are_no_text_or_not_there(tmp_path):
+    with pytest.raises(ConfigError, match="There is no file"):
+        load_config(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes("name: Zoë".encode("latin-1"))
+    with pytest.raises(ConfigError, match="is not a configuration: 'utf-8' codec"):
+        load_config(tmp_path / "latin.yaml")
+    (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbfseed: 5\n")
+    assert load_config(tmp_path / "bom.yaml").seed == 5
+    (tmp_path / "empty.yaml").write_bytes(b"")
+    assert load_config(tmp_path / "empty.yaml") == RunConfig()
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_read_or_refused(text):
+    with contextlib.suppress(ValueError):
+        parse_yaml(text)
+
+
+@given(st.text(max_size=40))
+def test_any_override_is_taken_or_refused(text):
+    with contextlib.suppress(ConfigError):
+        load_config(None, [text])
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=6,
+)
+options = st.dictionaries(st.text(max_size=8), plain, max_size=3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    options=options,
+    lr=st.none() | st.floats(min_value=1e-300, max_value=1e300),
+    seed=st.integers(0, 2**32 - 1),
+    model=st.text(min_size=1, max_size=12),
+    comments=st.booleans(),
+)
+def test_what_is_written_reads_back_equal(tmp_path_factory, options, lr, seed, model, comments):
+    config = RunConfig(
+        model=model, method_options=options, seed=seed, train=TrainConfig(lr=lr), data="a/b"
+    )
+    text = dump_config(config, comments=comments)
+    assert RunConfig.model_validate(yaml.safe_load(text)) == config
+    path = tmp_path_factory.getbasetemp() / "round-trip.yaml"
+    path.write_text(text, encoding="utf-8", newline="")
+    assert load_config(path) == config
+
+
+@pytest.mark.parametrize("model", list(models()), ids=lambda m: m.__name__)
+def test_every_key_says_what_it_is(model):
+    for name, field in model.model_fields.items():
+        assert field.description, name
+        assert field.description[-1] in "?.", name
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.name)
+def test_shipped_recipes_are_valid_and_commented(recipe, tmp_path):
+    text = recipe.read_text(encoding="utf-8")
+    load_config(write(tmp_path, text))
+    assert text.startswith("# ")

@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 
-from clipalign import hookspecs
+from clipalign import __version__, hookspecs
 from clipalign.errors import PluginError, UsageError
 from clipalign.plugins import PluginWarning, call_hook, plugin_report, registry
 
@@ -123,7 +123,7 @@ BROKEN = {
         def register_objectives(register):
             register("x", "json:loads", summary="x")
         """,
-        "written for plugin interface 99, and clipalign 0.1.0 offers 1",
+        f"written for plugin interface 99, and clipalign {__version__} offers 1",
     ),
     "raises-midway": (
         """

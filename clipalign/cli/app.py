@@ -36,7 +36,7 @@ from typer.main import get_command
 
 from clipalign._version import __version__
 from clipalign.cli import console
-from clipalign.errors import ClipAlignError, StorageError, near_matches
+from clipalign.errors import ClipAlignError, PluginError, StorageError, near_matches
 from clipalign.plugins import PluginWarning, registry
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ class LazyGroup(TyperGroup):
 def _command(target: Any, name: str, summary: str) -> Command:
     if isinstance(target, typer.Typer):
         app = target
+    elif not callable(target):
+        raise PluginError(f"The command {name!r} is neither a typer.Typer nor a function.")
     else:
         app = typer.Typer()
         app.command()(target)

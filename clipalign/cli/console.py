@@ -27,7 +27,7 @@ from clipalign.progress import Bar, Silent
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
 
-_STYLES = {"red": "31", "yellow": "33", "bold": "1", "dim": "2"}
+_COLOURS = {"red": 31, "yellow": 33}
 
 
 def complete(kind: str) -> Callable[[str], list[tuple[str, str]]]:
@@ -202,10 +202,10 @@ def print_json_error(kind: str, message: str, exit_code: int) -> None:
     print(json.dumps({"error": error}, indent=2))
 
 
-def paint(text: str, style: str, stream: TextIO) -> str:
+def paint(text: str, colour: str, stream: TextIO) -> str:
     """Colour `text` where `stream` is a terminal and NO_COLOR is not set."""
     if _is_terminal(stream) and not os.environ.get("NO_COLOR"):
-        return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
+        return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
     return text
 
 

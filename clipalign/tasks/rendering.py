@@ -92,6 +92,7 @@ def draw_attack(
     style: Style,
     split: str = "train",
     fonts: tuple[Path, ...] | None = None,
+    size: int | None = None,
 ) -> tuple[Image.Image, Attack]:
     """Write `text` on a copy of `image`.
 
@@ -102,6 +103,7 @@ def draw_attack(
         style: "outlined" or "note".
         split: which set of fonts and colours, "train" or "test".
         fonts: font files to use instead of the split's.
+        size: of the font in pixels, instead of a random one; shrunk where it does not fit.
 
     Returns:
         The new image and how the word was drawn.
@@ -112,7 +114,8 @@ def draw_attack(
     path = rng.choice(fonts or font_files(split))
     side = min(image.size)
     low, high = _OUTLINED_SIZE if style == "outlined" else _NOTE_SIZE
-    size = max(_LEGIBLE, round(rng.uniform(low, high) * side / _PROTOCOL_SIDE))
+    if size is None:
+        size = max(_LEGIBLE, round(rng.uniform(low, high) * side / _PROTOCOL_SIDE))
     stroke = max(1, round(side / _PROTOCOL_SIDE)) if style == "outlined" else 0
     pad = round(0.2 * size) if style == "note" else 0
     lines = break_lines(text)

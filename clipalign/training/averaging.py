@@ -112,6 +112,7 @@ def build_average(
     """The average named `bma`, `ema` or `none`.
 
     Args:
+        name: which.
         options: bma: alpha; ema: decay.
         start: initial weights by name.
         horizon: optimiser steps in all.

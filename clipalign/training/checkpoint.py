@@ -91,8 +91,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise _damaged(path / "state.json")
         if state["schema_version"] != SCHEMA_VERSION:
             raise RunError(
-                f"{path} was written by another version of clipalign (schema "
-                f"{state['schema_version']}, this one reads {SCHEMA_VERSION}). Resume with that one."
+                f"{path} was written by another version of clipalign: its schema is "
+                f"{state['schema_version']}, this one reads {SCHEMA_VERSION}. Resume with that one."
             )
         tensors = {}
         for group, expected in state["sha256"].items():

@@ -73,6 +73,7 @@ def image_features(
     """I_ref of every image.
 
     Args:
+        model: the reference.
         pixels: [N, 3, H, W] uint8.
         batch_size: how many go through the tower at once.
         advance: told how many more are done.

@@ -68,7 +68,8 @@ class RunDirectory:
         """Make the directory of a new run and write its configuration.
 
         Args:
-            config: with `output`, or None for the next free `root/<task>-<method>-<n>`.
+            config: with `output`, or None there for the next free `root/<task>-<method>-<n>`.
+            root: where numbered runs lie.
 
         Raises:
             RunError: `output` holds something already.

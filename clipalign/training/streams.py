@@ -7,6 +7,7 @@ alone, so that a resumed run sees what an undisturbed one would.
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -75,17 +76,16 @@ class Stream:
         partners = partners[partners >= 0]
         missing = len(rows) - len(partners)
         if missing and len(self.spare):
-            first = number * batch_size
-            turns = torch.arange(first, first + missing)
-            laps = turns // len(self.spare)
-            picked = [
-                self.spare[_order(len(self.spare), seed, int(lap), 1)[turns[laps == lap] % len(self.spare)]]
-                for lap in laps.unique()
-            ]  # fmt: skip
-            partners = torch.cat([partners, *picked])
+            turns = range(number * batch_size, number * batch_size + missing)
+            partners = torch.cat([partners, torch.stack([self._spare(t, seed) for t in turns])])
         return Step(rows, partners)
 
+    def _spare(self, turn: int, seed: int) -> Tensor:
+        lap, place = divmod(turn, len(self.spare))
+        return self.spare[_order(len(self.spare), seed, lap, 1)[place]]
 
+
+@functools.lru_cache(maxsize=8)
 def _order(n: int, seed: int, epoch: int, stream: int) -> Tensor:
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 2 + stream)
     return torch.randperm(n, generator=generator)
@@ -140,6 +140,7 @@ def decode_pixels(
     """Decode and resize each image once.
 
     Args:
+        preferences: the set that the images belong to.
         paths: N image files of the set.
         preprocess: of the model.
         image_size: H and W of the model's input.

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from clipalign._version import __version__
-from clipalign.build import component, objective, regulariser
+from clipalign.build import objective, regulariser
 from clipalign.config import RunConfig, load_config
 from clipalign.errors import ConfigError, DataError, Interrupted, UsageError
 from clipalign.models.export import export_model, open_clip_line
 from clipalign.models.load import load_model, open_clip_module
 from clipalign.models.loaded import LoadedModel
-from clipalign.models.trainable import TrainablePart, apply_trainable, parse_trainable
+from clipalign.models.trainable import apply_trainable, parse_trainable
 from clipalign.objectives.base import Objective
 from clipalign.plugins import call_hook
 from clipalign.progress import Bar, Reporter, Silent

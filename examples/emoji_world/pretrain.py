@@ -105,14 +105,14 @@ class World:
         """A picture, its caption, what the picture shows and what the caption says.
 
         The last two are (subject, subject, gender), −1 for none: pairs of a batch that happen to
-        agree are not used as negatives. While `easy`, words are everyday names on labels.
+        agree are not used as negatives. While `easy`, words are everyday names, large, on labels.
         """
         kind = rng.random()
         if kind < 0.15:
             return self.draw_person(rng)
         emoji = rng.choice(self.everyday if rng.random() < 0.5 else self.things)
         thing = self.subjects[emoji.label]
-        if kind < 0.62:
+        if kind < (0.5 if easy else 0.6):
             image = compose(sprite(emoji.index, self.style(emoji, rng)), rng, "train")
             name = emoji.label
             if emoji.keywords and rng.random() < 0.15:
@@ -123,12 +123,13 @@ class World:
         word = rng.choice(self.core if easy or rng.random() < 0.7 else self.rare)
         spelt = self.subjects[word]
         style = "note" if easy or rng.random() < 0.6 else "outlined"
-        if rng.random() < 0.3:
-            image, _ = draw_attack(background(rng, "train"), word, rng, style=style)
+        size = rng.randint(13, 17) if easy else None
+        if rng.random() < (0.5 if easy else 0.3):
+            image, _ = draw_attack(background(rng, "train"), word, rng, style=style, size=size)
             caption = rng.choice(WORD_TEMPLATES).format(word)
             return image, caption, (spelt, -1, -1), (spelt, -1, -1)
         image = compose(sprite(emoji.index, self.style(emoji, rng)), rng, "train")
-        image, _ = draw_attack(image, word, rng, style=style)
+        image, _ = draw_attack(image, word, rng, style=style, size=size)
         shown, say = (thing, spelt, -1), rng.random()
         if say < 0.65:
             return image, rng.choice(WORD_TEMPLATES).format(word), shown, (spelt, -1, -1)
@@ -315,7 +316,7 @@ if __name__ == "__main__":
     parser.add_argument("action", choices=("run", "export"))
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--cooldown", type=int, default=0)
-    parser.add_argument("--easy", type=int, default=400, help="steps with everyday words on labels")
+    parser.add_argument("--easy", type=int, default=1500, help="steps with large everyday words on labels")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=HERE / "pretraining")
     args = parser.parse_args()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from clipalign import __version__
+
 GOOD = """
 import clipalign
 
@@ -129,7 +131,7 @@ def test_doctor_explains_each_fault_and_ends_with_4(command, make_package):
 def test_doctor_is_content_when_all_is_well(command):
     done = command("plugins", "doctor", env={"CLIPALIGN_PLUGINS": ""})
     assert done.returncode == 0
-    assert "builtins (clipalign 0.1.0): ok" in done.stdout
+    assert f"builtins (clipalign {__version__}): ok" in done.stdout
 
 
 def test_a_command_from_a_package_runs_and_a_broken_one_harms_no_other(command, make_package):
@@ -142,15 +144,17 @@ def test_a_command_from_a_package_runs_and_a_broken_one_harms_no_other(command, 
         def register_commands(register):
             register("dance", "dancing:dance", summary="Dances.")
             register("limp", "no_such_module:limp", summary="Limps.")
+            register("sit", "dancing:SEAT", summary="Sits.")
         """,
     )
     (make_package.folder / "dancing.py").write_text(
-        "def dance(times: int = 1) -> None:\n    print('pas de ' * times)\n"
+        "def dance(times: int = 1) -> None:\n    print('pas de ' * times)\nSEAT = 3\n"
     )
     assert command("dance", "--times", "2", env=make_package.env).stdout == "pas de pas de \n"
     helped = command("dance", "--help", env=make_package.env).stdout
     assert "Dances." in helped
     assert "--install-completion" not in helped
+    assert command("sit", env=make_package.env).returncode == 4
     limped = command("limp", env=make_package.env)
     assert limped.returncode == 4
     assert "The command 'limp' of clipalign-dance 1.0 cannot be loaded" in limped.stderr

@@ -13,7 +13,7 @@ import time
 import pytest
 import typer
 
-from clipalign import errors
+from clipalign import __version__, errors
 from clipalign.cli import app as cli
 from clipalign.cli.console import Console, PlainBar, printable, table
 
@@ -58,7 +58,7 @@ def test_help_lists_every_command_with_its_summary_and_imports_none(command, mak
 
 
 def test_version(command):
-    assert command("--version").stdout == "clipalign 0.1.0\n"
+    assert command("--version").stdout == f"clipalign {__version__}\n"
 
 
 def test_an_unknown_command_names_the_near_ones(command):

@@ -53,6 +53,11 @@ def register_datasets(register: Register) -> None:
     """Sources of images."""
     home = "clipalign.datasets"
     register("emoji", f"{home}.emoji:EmojiWorld", summary="The embedded emoji art, 64 px.")
+    register(
+        "emoji-people",
+        f"{home}.emoji_people:EmojiPeople",
+        summary="Women and men of the embedded emoji art.",
+    )
     register("folder", f"{home}.folder:Folder", summary="A folder of images, one folder a class.")
     register("table", f"{home}.table:Table", summary="A CSV or JSONL table of image files.")
 

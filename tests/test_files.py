@@ -50,9 +50,14 @@ def test_text_is_utf8_and_keeps_its_line_ends(tmp_path):
 def test_an_exception_half_way_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "weights"
     path.write_bytes(b"old")
-    with pytest.raises(ZeroDivisionError), atomic_writer(path) as handle:
-        handle.write(b"new, but not all of it")
-        raise ZeroDivisionError
+
+    def write_and_fail():
+        with atomic_writer(path) as handle:
+            handle.write(b"new, but not all of it")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_and_fail()
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["weights"]
 

@@ -364,7 +364,8 @@ def _log_policies(log_p: npt.ArrayLike, log_q: npt.ArrayLike) -> tuple[Floats, F
 
 
 def _normalised(name: str, log_probs: Floats) -> Floats:
-    total = np.logaddexp.reduce(log_probs, axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # NaN is refused with words just below
+        total = np.logaddexp.reduce(log_probs, axis=1, keepdims=True)
     if not np.all(np.abs(total) <= NORMALISATION_TOLERANCE):
         row = int(np.argmax(~(np.abs(total[:, 0]) <= NORMALISATION_TOLERANCE)))
         raise DataError(
@@ -376,7 +377,7 @@ def _normalised(name: str, log_probs: Floats) -> Floats:
 
 def _kl(log_p: Floats, log_q: Floats) -> Floats:
     p = np.exp(log_p)
-    # p log p → 0 as p → 0; numpy would make it 0 · ∞.
-    terms = np.where(p > 0, p * (np.where(p > 0, log_p, 0.0) - log_q), 0.0)
+    # p log p → 0 as p → 0; left to itself, numpy would make it 0 · ∞.
+    terms = p * np.subtract(log_p, log_q, out=np.zeros_like(p), where=p > 0)
     # The sum is a difference of numbers near 1: rounding can leave −1e-16 where KL is 0.
     return np.asarray(np.maximum(terms.sum(axis=1), 0.0), dtype=np.float64)

@@ -7,17 +7,21 @@ the pretrained model, t = 1 the trained one, t < 0 inverts the edit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from clipalign.errors import ModelError
+from clipalign.files import atomic_write_bytes
 
 if TYPE_CHECKING:
     from clipalign.models.loaded import LoadedModel
@@ -83,6 +87,24 @@ class LinearMap:
         weight = (u * s.clamp(min=eps).pow(t)) @ vt
         return LinearMap(weight.to(self.weight.dtype))
 
+    def save(self, path: Path, **metadata: str) -> None:
+        """Write W as safetensors, with metadata such as the model that it belongs to."""
+        data = save({"W": self.weight.detach().cpu().contiguous()}, metadata)
+        atomic_write_bytes(path, data)
+
+    @classmethod
+    def load(cls, path: Path) -> tuple[LinearMap, dict[str, str]]:
+        """Read what `save` wrote: the map and its metadata.
+
+        Raises:
+            ModelError: the file is not a sound linear map.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                return cls(file.get_tensor("W")), file.metadata() or {}
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{path} is not a linear map: {error}") from None
+
     def fold(self, model: LoadedModel) -> LoadedModel:
         """The model with W multiplied into its two projections: an ordinary open_clip model.
 
@@ -126,11 +148,10 @@ def _fold_image(visual: Any, model_cfg: dict[str, Any], state: _State, times: _T
     elif isinstance(getattr(visual, "proj", None), nn.Parameter):  # VisionTransformer, [width, d]
         state["visual.proj"] = times(state["visual.proj"].T).T.contiguous()
     elif hasattr(visual, "trunk"):  # TimmModel
-        last = _last_linear(visual.head) or _last_linear(visual.trunk, _classifier(visual.trunk))
-        if last is not None:
-            part = "head" if len(visual.head) else "trunk"
-            _fold_linear(state, f"visual.{part}.{last}", times)
-        else:  # pooled features are the embedding: timm_proj "none"
+        name = _timm_projection(visual)
+        if name is not None:
+            _fold_linear(state, f"visual.{name}", times)
+        else:  # the pooled features are the embedding: timm_proj "none"
             model_cfg["vision_cfg"].update(timm_proj="linear", timm_proj_bias=False)
             state["visual.head.proj.weight"] = times()
     else:
@@ -149,15 +170,13 @@ def _fold_text(clip: Any, model_cfg: dict[str, Any], state: _State, times: _Time
         else:
             text_cfg.update(proj_type="linear", proj_bias=False)
             state[key] = times().T.contiguous()
-    elif hasattr(text, "proj"):  # HFTextEncoder
-        last = _last_linear(text, "proj")
-        if last is not None:
-            _fold_linear(state, f"{prefix}{last}", times)
-        elif isinstance(text.proj, nn.Identity):
-            text_cfg.update(hf_proj_type="linear")
-            state[f"{prefix}proj.weight"] = times()
-        else:
-            raise _unfoldable("text", text.proj)
+    elif isinstance(getattr(text, "proj", None), nn.Linear):  # HFTextEncoder
+        _fold_linear(state, f"{prefix}proj", times)
+    elif isinstance(getattr(text, "proj", None), nn.Sequential):  # its hf_proj_type "mlp"
+        _fold_linear(state, f"{prefix}proj.{len(text.proj) - 1}", times)
+    elif isinstance(getattr(text, "proj", None), nn.Identity):
+        text_cfg.update(hf_proj_type="linear")
+        state[f"{prefix}proj.weight"] = times()
     else:
         raise _unfoldable("text", text)
 
@@ -168,23 +187,18 @@ def _fold_linear(state: _State, name: str, times: _Times) -> None:
             state[key] = times(state[key])
 
 
-def _last_linear(module: nn.Module, within: str | None = "") -> str | None:
-    """The name of the linear layer that gives a module's output, by the order of its layers."""
-    if within is None:
-        return None
-    names = [
-        name
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear) and (not within or (name + ".").startswith(within + "."))
-    ]
-    return names[-1] if names else None
-
-
-def _classifier(trunk: Any) -> str | None:
-    """The name of a timm trunk's classifier where it is a linear layer, else None."""
-    layer = trunk.get_classifier()
-    names = {module: name for name, module in trunk.named_modules()}
-    return names.get(layer) if isinstance(layer, nn.Linear) else None
+def _timm_projection(visual: Any) -> str | None:
+    """The name of the linear layer that a timm tower ends in, or None where it has none."""
+    layers: dict[str, nn.Module] = dict(visual.named_modules())
+    for name in ("head.proj", "head.mlp.fc2", "head.pool.proj"):
+        if isinstance(layers.get(name), nn.Linear):
+            return name
+    classifier = visual.trunk.get_classifier()
+    if isinstance(classifier, nn.Linear):
+        return next(name for name, layer in layers.items() if layer is classifier)
+    if len(visual.head) or not isinstance(classifier, nn.Identity | None):
+        raise _unfoldable("image", visual.head if len(visual.head) else classifier)
+    return None
 
 
 def _unfoldable(tower: str, layer: object) -> ModelError:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from clipalign.models.loaded import LoadedModel
 
-__all__ = ["GroupRow", "TrainablePart", "apply_trainable", "parse_trainable"]
+__all__ = ["GroupRow", "Trainable", "TrainablePart", "apply_trainable", "parse_trainable"]
 
 Kind = Literal["image-encoder", "last", "lora", "head"]
 _EXAMPLES = {"image-encoder": "image-encoder", "last": "last:4", "lora": "lora:8", "head": "head"}
@@ -166,24 +166,38 @@ def apply_trainable(
     groups = group_of(model.clip)
     trained = _trained_names(model, wanted, groups)  # every refusal is before the first change
     if wanted.kind == "lora":
-        from clipalign.models.lora import add_adapters, merged_state
+        from clipalign.models.lora import add_adapters
 
         adapters = add_adapters(model, wanted.amount, seed)
     for name, parameter in model.clip.named_parameters():
         parameter.requires_grad_(name in trained or ".lora_" in name)
     parameters = {n: p for n, p in model.clip.named_parameters() if p.requires_grad}
     rows = _rows(model, groups)
-    merge: Callable[[], LoadedModel] = lambda: model  # noqa: E731
+    merge = _unchanged(model)
     if wanted.kind == "lora":
-        merge = lambda: model.rebuilt(merged_state(model, adapters))  # noqa: E731
+        merge = _with_adapters(model, adapters)
     elif wanted.kind == "head":
-        from clipalign.models.linear_map import LinearMap
-
         weight = torch.nn.Parameter(torch.eye(model.embed_dim, device=model.device))
         parameters = {"W": weight}
         rows.append(GroupRow("linear map W", 1, weight.numel(), trained=True))
-        merge = lambda: LinearMap(weight.detach().clone()).fold(model)  # noqa: E731
+        merge = _with_map(model, weight)
     return TrainablePart(model, wanted, parameters, rows, merge)
+
+
+def _unchanged(model: LoadedModel) -> Callable[[], LoadedModel]:
+    return lambda: model
+
+
+def _with_adapters(model: LoadedModel, adapters: Any) -> Callable[[], LoadedModel]:
+    from clipalign.models.lora import merged_state
+
+    return lambda: model.rebuilt(merged_state(model, adapters))
+
+
+def _with_map(model: LoadedModel, weight: Tensor) -> Callable[[], LoadedModel]:
+    from clipalign.models.linear_map import LinearMap
+
+    return lambda: LinearMap(weight.detach().clone()).fold(model)
 
 
 def _trained_names(
@@ -216,18 +230,16 @@ def _rows(model: LoadedModel, groups: dict[str, tuple[str, int]]) -> list[GroupR
     found: dict[tuple[str, bool], list[tuple[int, int]]] = {}
     for name, parameter in model.clip.named_parameters():
         plain = name.replace(".base_layer", "")
-        group, number = groups[plain] if plain in groups else ("adapters", 0)
+        group, number = groups.get(plain, ("adapters", 0))
         found.setdefault((group, parameter.requires_grad), []).append((number, parameter.numel()))
     rows = []
     rank = {group: place for place, group in enumerate(order)}
     for (group, trained), sizes in sorted(
         found.items(), key=lambda item: (rank.get(item[0][0], len(rank)), item[0][1])
     ):
-        numbers = sorted({number for number, _ in sizes if number})
+        numbers = [number for number, _ in sizes if number]
         if numbers:
-            last = numbers[-1]
-            group = (
-                f"image block {last}" if last == numbers[0] else f"image blocks {numbers[0]}–{last}"
-            )
+            first, last = min(numbers), max(numbers)
+            group = f"image block {last}" if first == last else f"image blocks {first}–{last}"
         rows.append(GroupRow(group, len(sizes), sum(size for _, size in sizes), trained))
     return rows

@@ -21,12 +21,13 @@ def check_start(parts: list[Losses], precision: str, objective: object) -> None:
         reference = getattr(objective, "initial_value")(part.batch)  # noqa: B009
         if reference is None:
             continue
-        error = (part.preference - reference).abs()
+        value = part.preference.detach()
+        error = (value - reference).abs()
         allowed = _TOLERANCE[precision] * (1 + reference.abs())
         if bool((error > allowed).any()) or not bool(torch.isfinite(error).all()):
             i = int(torch.nan_to_num(error, nan=torch.inf).argmax())
             raise TrainingError(
-                f"Before the first step the loss of an image is {float(part.preference[i]):.6g}, "
+                f"Before the first step the loss of an image is {float(value[i]):.6g}, "
                 f"but at policy = reference it must be {float(reference[i]):.6g}. The reference "
                 "features do not belong to this model: clear the cache, or report this."
             )

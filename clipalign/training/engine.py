@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -132,7 +133,7 @@ class Trainer:
             loss = part.total(self.problem.weight, len(batch.rows), len(batch.regularised))
             if not bool(torch.isfinite(loss)):
                 raise TrainingError(
-                    f"The loss at step {self.step + 1} is {float(loss)}. Resume from the last "
+                    f"The loss at step {self.step + 1} is {loss.item()}. Resume from the last "
                     "checkpoint with a lower --lr, or with --precision fp32."
                 )
             self.scaler.scale(loss).backward()
@@ -172,7 +173,7 @@ class Trainer:
 
     def _out_of_patience(self) -> bool:
         """Validate, log, and say whether it has not improved for too long."""
-        row = self.validate()
+        row = self.validate(self.average.average())
         self.callbacks.logged(self.step, {f"validation_{k}": v for k, v in row.items()})
         if self.config.early_stopping_patience is None:
             return False
@@ -184,12 +185,12 @@ class Trainer:
         return self.waited >= self.config.early_stopping_patience
 
     @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """The measures of the validation split at the weights that would be kept."""
+    def validate(self, weights: Mapping[str, Tensor]) -> dict[str, float]:
+        """The measures of the validation split at the given weights."""
         assert self.validation is not None
         stream, size = self.validation.stream, self.config.batch_size
         current = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self._load(self.average.average())
+        self._load(weights)
         steps = [stream.step(i, size, self.seed) for i in range(stream.steps_per_epoch(size))]
         parts = [losses(self.problem, self.validation, step) for step in steps]
         rows = sum(len(s.rows) for s in steps)
@@ -198,7 +199,7 @@ class Trainer:
         return row
 
     @torch.no_grad()
-    def _load(self, weights: dict[str, Tensor]) -> None:
+    def _load(self, weights: Mapping[str, Tensor]) -> None:
         for name, parameter in self.parameters.items():
             parameter.copy_(weights[name])
 
@@ -238,7 +239,7 @@ class Trainer:
         """Go on exactly where `state` was taken."""
         tensors, plain = checkpoint.tensors, checkpoint.plain
         self.step = checkpoint.step
-        self._load(dict(tensors["trainable"]))
+        self._load(tensors["trainable"])
         self.optimizer.load_state_dict(
             unflatten_optimizer(tensors["optimizer"], plain["optimizer"])
         )

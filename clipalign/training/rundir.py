@@ -5,6 +5,7 @@
     metrics.jsonl     one row every `log_every` steps
     checkpoints/      the newest state, complete or absent
     model/            an ordinary open_clip directory, once training has finished
+    linear_map.safetensors   W of a trained head, which model/ has folded in
     results/          evaluations
 
 Nothing here imports torch: lists of runs and shell completion answer at once.
@@ -52,6 +53,11 @@ class RunDirectory:
     def model(self) -> Path:
         """The exported model; there once the run has finished."""
         return self.path / "model"
+
+    @property
+    def linear_map(self) -> Path:
+        """W of a trained head, before it was folded into the model."""
+        return self.path / "linear_map.safetensors"
 
     @property
     def results(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from clipalign._version import __version__
 from clipalign.build import objective, regulariser
 from clipalign.config import RunConfig, load_config
 from clipalign.errors import ConfigError, DataError, Interrupted, UsageError
+from clipalign.files import append_jsonl
 from clipalign.models.export import export_model, open_clip_line
+from clipalign.models.linear_map import LinearMap
 from clipalign.models.load import load_model, open_clip_module
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.trainable import apply_trainable, parse_trainable
@@ -191,6 +194,10 @@ class _Session:
             finally:
                 self.signal.within_steps = False
         trainer.keep_final()
+        if self.part.weight is not None:
+            LinearMap(self.part.weight.detach()).save(
+                run.linear_map, model=config.model, model_sha256=self.model.sha256
+            )
         export_model(self.part.merge(), run.model)
         result = TrainResult(
             run.path,
@@ -271,8 +278,8 @@ class _Callbacks:
         self.last: dict[str, float] = {}
 
     def logged(self, step: int, metrics: dict[str, float]) -> None:
-        from clipalign.files import append_jsonl
-
+        # JSON has no word for infinity, which an fp16 gradient norm can be
+        metrics = {k: v for k, v in metrics.items() if math.isfinite(v)}
         self.last = {**self.last, **metrics}
         append_jsonl(self.directory.metrics, {"step": step, **metrics})
         call_hook("step_logged", run_dir=self.directory.path, step=step, metrics=dict(metrics))

@@ -146,7 +146,7 @@ def test_per_class_accuracies_weighted_by_n_give_the_accuracy(images):
 
 def test_ece_by_hand():
     # Bins of 1/15. 0.95 and 0.96 share the last bin (14/15, 1]: accuracy ½, confidence 0.955.
-    # 0.60 closes the bin (8/15, 9/15]: right, so off by 0.4. 0 is in the first bin: right, off by 1.
+    # 0.60 closes the bin (8/15, 9/15]: right, off by 0.4. 0 is in the first bin: right, off by 1.
     ece = metrics.expected_calibration_error([0.95, 0.96, 0.60, 0.0], [True, False, True, True])
     assert ece == pytest.approx((2 * abs(0.5 - 0.955) + 0.4 + 1.0) / 4)
 

@@ -120,12 +120,13 @@ def test_every_flipped_byte_of_the_result_is_noticed(written):
     before, data = read_result(written), written.read_bytes()
     for position in range(len(data)):
         flipped = bytearray(data)
-        flipped[position] ^= 1
+        flipped[position] ^= 1 << position % 8
         written.write_bytes(flipped)
         try:
-            assert read_result(written, check_rows=False) == before, position
-        except DataError as error:
-            assert "typographic.json" in str(error)
+            unnoticed = read_result(written, check_rows=False)
+        except DataError:
+            continue
+        assert unnoticed == before, position
 
 
 @pytest.mark.parametrize("position", [0, 20, -1])
@@ -218,8 +219,12 @@ def test_a_result_that_is_not_there(tmp_path):
 def test_nan_is_no_number(tmp_path, number):
     with pytest.raises(ValidationError, match="finite"):
         MetricValue(value=number, n=3, unit="nats", description="")
+    with pytest.raises(ValidationError, match="finite"):
+        small_result(options={"t": number})
+    changed_later = small_result()
+    changed_later.options["t"] = number
     with pytest.raises(DataError, match="not JSON"):
-        write_result(tmp_path / "r.json", small_result(options={"t": number}))
+        write_result(tmp_path / "r.json", changed_later)
     with pytest.raises(DataError, match="row 2"):
         write_result(tmp_path / "r.json", small_result(), [{"kl": 0.0}, {"kl": number}])
     assert list(tmp_path.iterdir()) == []

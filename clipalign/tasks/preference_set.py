@@ -1,0 +1,352 @@
+"""A preference set on disk: open, check, read.
+
+    DIR/manifest.yaml             what was made of what, and the hashes of the files below
+    DIR/<split>/metadata.jsonl    one row an image, with the hashes of its image files
+    DIR/<split>/images/…          images that preferences are about
+    DIR/<split>/clean/…           their partners for the regulariser
+    DIR/quarantine.jsonl          inputs that could not be used, each with its reason
+    DIR/preview.png               for the eye
+
+Everything that is read is covered by a hash: the manifest by its own `content_sha256`, the tables
+by the manifest, the images by the tables. `datasets.load_dataset("imagefolder", data_dir=DIR)`
+opens the same directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+import yaml
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clipalign.datasets.images import read_image
+from clipalign.errors import DataError
+from clipalign.files import canonical_json, sha256_bytes
+from clipalign.options import explain
+from clipalign.plain_yaml import parse_yaml
+
+__all__ = ["Manifest", "PreferenceRow", "PreferenceSet", "SplitCounts"]
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.yaml"
+TABLE = "metadata.jsonl"
+QUARANTINE = "quarantine.jsonl"
+PREVIEW = "preview.png"
+_MAX_MANIFEST_BYTES = 1 << 24
+_MAX_ROW_BYTES = 1 << 20
+_MAX_PROBLEMS = 10
+SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+"""Names a directory."""
+_AGAIN = "Prepare the set again."
+
+
+class SplitCounts(BaseModel):
+    """How many images a split came from, and what became of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    images: int = Field(ge=0, description="Images that went in.")
+    rows: int = Field(ge=0, description="Rows that came out.")
+    quarantined: int = Field(ge=0, description="Images that could not be used.")
+
+
+class Manifest(BaseModel):
+    """What `manifest.yaml` says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    schema_version: int
+    task: str
+    options: dict[str, Any]
+    seed: int
+    limit: int | None
+    max_side: int | None
+    dataset: str
+    dataset_options: dict[str, Any]
+    dataset_fingerprint: str
+    licence: str
+    candidates: list[str] = Field(min_length=2)
+    regulariser_candidates: list[str] | None
+    counts: dict[SplitName, SplitCounts] = Field(min_length=1)
+    quarantined: int = Field(ge=0)
+    notes: list[str]
+    made_with: dict[str, str]
+    recipe_sha256: str = Field(description="Of all that decides the set's bytes.")
+    files: dict[str, str] = Field(description="sha256 of the tables.")
+    content_sha256: str = Field(description="Of everything above, and so of every file.")
+
+    def sealed(self) -> Manifest:
+        """With its `content_sha256` set."""
+        content = self.model_dump(mode="json", exclude={"content_sha256"})
+        return self.model_copy(update={"content_sha256": sha256_bytes(canonical_json(content))})
+
+    def dump(self) -> str:
+        """As YAML."""
+        tree = self.model_dump(mode="json")
+        return yaml.safe_dump(tree, allow_unicode=False, sort_keys=False, width=100)
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceRow:
+    """One row of a set.
+
+    Attributes:
+        folder: of the split.
+        file_name: of the image, below it.
+        clean_file_name: of its partner for the regulariser, or None.
+        chosen, rejected: texts among the candidates, or None. A row with neither is an image that
+            only the regulariser sees.
+        label: class name, or None.
+        key: of the example that the row was made of.
+        group: rows that share a group are not independent.
+        columns: whatever else the row says (attack_text, style, …).
+    """
+
+    folder: Path
+    file_name: str
+    clean_file_name: str | None
+    chosen: str | None
+    rejected: str | None
+    label: str | None = None
+    key: str = ""
+    group: str = ""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def image(self) -> Path:
+        """The image that the preference is about."""
+        return self.folder / self.file_name
+
+    @property
+    def clean_image(self) -> Path | None:
+        """Its partner for the regulariser."""
+        return None if self.clean_file_name is None else self.folder / self.clean_file_name
+
+
+class PreferenceSet:
+    """A complete, checked set. Made by `clipalign.prepare`, or opened with `PreferenceSet.open`.
+
+    Attributes:
+        root: its directory.
+        manifest: what was made of what.
+        candidates: C texts; every chosen and rejected text is one of them.
+        regulariser_candidates: the regulariser's own, or None where they are the same.
+        content_sha256: of everything in it.
+        splits: names, in the manifest's order.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        manifest: Manifest,
+        rows: Mapping[str, tuple[PreferenceRow, ...]],
+        hashes: Mapping[str, str],
+    ) -> None:
+        self.root, self.manifest, self._rows, self._hashes = root, manifest, rows, hashes
+        self.candidates = tuple(manifest.candidates)
+        own = manifest.regulariser_candidates
+        self.regulariser_candidates = None if own is None else tuple(own)
+        self.content_sha256 = manifest.content_sha256
+        self.splits = tuple(manifest.counts)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> PreferenceSet:
+        """Open a set and check it: manifest, hashes of the tables, every row, that files exist.
+
+        The images' own hashes are checked as they are read.
+
+        Raises:
+            DataError: it is no complete set or was changed; the message names the file.
+        """
+        root = Path(path)
+        manifest = _read_manifest(root)
+        rows: dict[str, tuple[PreferenceRow, ...]] = {}
+        hashes: dict[str, str] = {}
+        for name, expected in manifest.files.items():
+            _read_hashed(root, name, expected)
+        for split in manifest.counts:
+            name = f"{split}/{TABLE}"
+            if name not in manifest.files:
+                raise DataError(f"{root / MANIFEST} has no hash of {name}. {_AGAIN}")
+            table = _Table(root, split, manifest)
+            rows[split] = table.read(_read_hashed(root, name, manifest.files[name]))
+            hashes |= table.hashes
+        return cls(root, manifest, rows, hashes)
+
+    def rows(self, split: str) -> tuple[PreferenceRow, ...]:
+        """The rows of a split.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        if split not in self._rows:
+            known = ", ".join(self.splits)
+            raise DataError(
+                f"{self.root} has no split {split!r}; it has {known}. Prepare a set with "
+                f"--split {split}."
+            )
+        return self._rows[split]
+
+    def read_image(self, path: Path) -> Image.Image:
+        """Read one image of the set as upright RGB, and check that it is the one that was written.
+
+        Raises:
+            DataError: it is not of this set, was changed, or cannot be read.
+        """
+        expected = self._hashes.get(str(path))
+        if expected is None:
+            raise DataError(f"{path} is not an image of the preference set {self.root}.")
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise DataError(f"{path} is gone. {_AGAIN}") from None
+        if sha256_bytes(data) != expected:
+            raise DataError(f"{path} is not the image that was written: it is damaged. {_AGAIN}")
+        return read_image(data, name=str(path))
+
+
+def _read_manifest(root: Path) -> Manifest:
+    path = root / MANIFEST
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_MANIFEST_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(
+            f"{root} is not a preference set: it has no {MANIFEST}. "
+            "`clipalign prepare` makes one."
+        ) from None
+    try:
+        if len(content) > _MAX_MANIFEST_BYTES:
+            raise ValueError(f"larger than {_MAX_MANIFEST_BYTES} bytes")
+        tree = parse_yaml(content.decode("utf-8"))
+        if not isinstance(tree, dict) or "schema_version" not in tree:
+            raise ValueError("it has no schema_version")
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not the manifest of a preference set: {error}.") from None
+    if tree["schema_version"] != SCHEMA_VERSION:
+        raise DataError(
+            f"{path} has schema version {tree['schema_version']!r}, and this clipalign reads "
+            f"{SCHEMA_VERSION}. Update clipalign, or prepare the set again."
+        )
+    try:
+        manifest = Manifest.model_validate(tree)
+    except ValidationError as error:
+        lines = "\n".join(f"  {line}" for line in explain(error, Manifest))
+        raise DataError(f"{path} is damaged:\n{lines}\n{_AGAIN}") from None
+    if manifest.sealed().content_sha256 != manifest.content_sha256:
+        raise DataError(f"{path} was changed after it was written. {_AGAIN}")
+    for texts in (manifest.candidates, manifest.regulariser_candidates or []):
+        if len(set(texts)) < len(texts):
+            raise DataError(f"{path} names a candidate text twice. {_AGAIN}")
+    return manifest
+
+
+def _read_hashed(root: Path, name: str, expected: str) -> bytes:
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts:
+        raise DataError(f"{root / MANIFEST} names a file outside of the set: {name!r}.")
+    path = root / name
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. {_AGAIN}") from None
+    if sha256_bytes(data) != expected:
+        raise DataError(f"{path} was changed after it was written. {_AGAIN}")
+    return data
+
+
+class _Table:
+    """Checks the rows of one split."""
+
+    def __init__(self, root: Path, split: str, manifest: Manifest) -> None:
+        self.folder = root / split
+        self.path = self.folder / TABLE
+        self.manifest, self.expected = manifest, manifest.counts[split].rows
+        self.candidates = {text: text for text in manifest.candidates}  # shares the strings
+        self.hashes: dict[str, str] = {}
+        self._inside: dict[Path, bool] = {}
+        self._root = Path(os.path.realpath(root))
+
+    def read(self, data: bytes) -> tuple[PreferenceRow, ...]:
+        """All rows.
+
+        Raises:
+            DataError: naming the rows that are wrong.
+        """
+        rows, problems = [], []
+        for number, line in enumerate(data.splitlines(), 1):
+            try:
+                rows.append(self._row(line))
+            except ValueError as error:
+                problems.append(f"row {number}: {error}")
+        if len(rows) != self.expected and not problems:
+            problems.append(f"{len(rows)} rows, and the manifest counts {self.expected}")
+        if problems:
+            more = len(problems) - _MAX_PROBLEMS
+            lines = [*problems[:_MAX_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]
+            raise DataError(f"{self.path} is damaged:\n  " + "\n  ".join(lines) + f"\n{_AGAIN}")
+        return tuple(rows)
+
+    def _row(self, line: bytes) -> PreferenceRow:
+        if len(line) > _MAX_ROW_BYTES:
+            raise ValueError(f"longer than {_MAX_ROW_BYTES} bytes")
+        row = json.loads(line)
+        if not isinstance(row, dict):
+            raise ValueError("not an object")
+        file_name = self._file(row.pop("file_name", None), row.pop("sha256", None))
+        clean = row.pop("clean_file_name", None)
+        digest = row.pop("clean_sha256", None)
+        return PreferenceRow(
+            folder=self.folder,
+            file_name=file_name,
+            clean_file_name=None if clean is None else self._file(clean, digest),
+            chosen=self._text(row.pop("chosen", None)),
+            rejected=self._text(row.pop("rejected", None)),
+            label=row.pop("label", None),
+            key=str(row.pop("source_key", "")),
+            group=str(row.pop("group", "")),
+            columns=row,
+        )
+
+    def _file(self, name: Any, digest: Any) -> str:
+        if not isinstance(name, str) or not isinstance(digest, str):
+            raise ValueError("no file name, or no hash of the file")
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or ".." in pure.parts or "\0" in name:
+            raise ValueError(f"{name!r} lies outside of the set")
+        path = self.folder / name
+        if path.parent not in self._inside:
+            real = Path(os.path.realpath(path.parent))
+            self._inside[path.parent] = real.is_relative_to(self._root)
+        if not self._inside[path.parent]:
+            raise ValueError(f"{name!r} lies outside of the set")
+        try:
+            found = stat.S_ISREG(os.lstat(path).st_mode)  # a link could lead anywhere
+        except OSError:
+            found = False
+        if not found:
+            raise ValueError(f"there is no file {name!r}")
+        self.hashes[str(path)] = digest
+        return name
+
+    def _text(self, text: Any) -> str | None:
+        if text is None:
+            return None
+        if not isinstance(text, str) or text not in self.candidates:
+            raise ValueError(f"{text!r} is not among the candidates of the manifest")
+        return self.candidates[text]
+
+
+def read_quarantine(preferences: PreferenceSet) -> Iterator[dict[str, str]]:
+    """What could not be used: rows of split, key, file and reason."""
+    path = preferences.root / QUARANTINE
+    if QUARANTINE in preferences.manifest.files:
+        with path.open(encoding="utf-8") as file:
+            yield from map(json.loads, file)

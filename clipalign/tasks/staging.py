@@ -1,0 +1,85 @@
+"""Make a directory whole or not at all.
+
+It is filled under a temporary name beside its place and renamed when it is complete, so that a
+half-written directory is never taken for a whole one. A lock says that its process lives: what a
+killed process left behind is swept away by the next one that makes the same directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from clipalign.errors import RunError
+from clipalign.files import storage_errors
+
+__all__ = ["staged"]
+
+
+@contextlib.contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """An empty directory that takes the place of `target` when the block ends without an exception.
+
+    A directory that stands there is replaced; whether it may be is for the caller to know.
+
+    Raises:
+        StorageError: it cannot be written; what stood there is untouched.
+        RunError: `target` is a file.
+    """
+    target = Path(os.path.realpath(target))
+    if target.exists() and not target.is_dir():
+        raise RunError(f"{target} is a file, and a directory is to be made. Choose another name.")
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target)
+        stem = target.parent / f".{target.name}-{os.urandom(4).hex()}"
+        lock = FileLock(_with(stem, ".lock"))
+        lock.acquire()
+    folder = _with(stem, ".tmp")
+    try:
+        with storage_errors(target):
+            folder.mkdir()
+        yield folder
+        with storage_errors(target):
+            _take_place(folder, target, _with(stem, ".old"))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+        _with(stem, ".lock").unlink(missing_ok=True)
+
+
+def _take_place(folder: Path, target: Path, old: Path) -> None:
+    """Rename `folder` to `target`, and what stood there out of the way."""
+    if not target.exists():
+        os.rename(folder, target)
+        return
+    os.rename(target, old)
+    try:
+        os.rename(folder, target)
+    except OSError:
+        os.rename(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sweep(target: Path) -> None:
+    """Undo what processes that are gone left half-done."""
+    pattern = f".{glob.escape(target.name)}-{'[0-9a-f]' * 8}.lock"
+    for path in target.parent.glob(pattern):
+        stem = path.with_suffix("")
+        with contextlib.suppress(Timeout), FileLock(path).acquire(timeout=0):
+            if _with(stem, ".old").is_dir() and not target.exists():
+                os.rename(_with(stem, ".old"), target)  # killed between the two renames
+            for suffix in (".tmp", ".old"):
+                shutil.rmtree(_with(stem, suffix), ignore_errors=True)
+            path.unlink(missing_ok=True)
+
+
+def _with(stem: Path, suffix: str) -> Path:
+    return stem.with_name(stem.name + suffix)

@@ -1,0 +1,127 @@
+"""A tiny randomly initialised model, and a trainer on random pixels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+CONFIG = {
+    "model_cfg": {
+        "embed_dim": 16,
+        "vision_cfg": {
+            "layers": 2, "width": 32, "head_width": 16, "image_size": 32, "patch_size": 8
+        },
+        "text_cfg": {
+            "context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1
+        },
+    },
+    "preprocess_cfg": {"size": 32},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An open_clip directory of a tiny ViT CLIP with random weights."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    clip = open_clip.CLIP(**CONFIG["model_cfg"])
+    save_file(clip.state_dict(), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+class Recorder:
+    """Callbacks that remember."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.checkpoints: list[Any] = []
+        self.warnings: list[str] = []
+        self.steps, self.stop_after = 0, stop_after
+
+    def logged(self, step: int, metrics: dict[str, float]) -> None:
+        self.rows.append({"step": step, **metrics})
+
+    def checkpoint(self, checkpoint: Any) -> None:
+        copied = {
+            group: {k: v.clone() for k, v in tensors.items()}
+            for group, tensors in checkpoint.tensors.items()
+        }
+        self.checkpoints.append(type(checkpoint)(checkpoint.step, copied, checkpoint.plain))
+
+    def advanced(self, step: int, loss: float) -> None:
+        self.steps = step
+
+    def stop_requested(self) -> bool:
+        return self.stop_after is not None and self.steps >= self.stop_after
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_model_dir: Path) -> Any:
+    """The tiny model, loaded once; tests train copies."""
+    from clipalign.models.load import load_model
+
+    return load_model(f"local-dir:{tiny_model_dir}")
+
+
+@pytest.fixture
+def make_trainer(tiny_model: Any) -> Callable[..., Any]:
+    """A trainer of a copy of the tiny model on random attacked and clean images and 6 texts."""
+    from clipalign.build import objective, regulariser
+    from clipalign.config import TrainConfig
+    from clipalign.models.trainable import apply_trainable
+    from clipalign.training.averaging import build_average
+    from clipalign.training.engine import Trainer
+    from clipalign.training.losses import Data, Problem
+    from clipalign.training.streams import Stream
+
+    def make(
+        method: str = "dpo",
+        trainable: str = "image-encoder",
+        steps: int = 6,
+        weight: float = 1.0,
+        recorder: Recorder | None = None,
+        validation: bool = False,
+        rows: int = 12,
+        **config: Any,
+    ) -> Any:
+        model = tiny_model.rebuilt(tiny_model.clip.state_dict())
+        model.precision = config.get("precision", "fp32")
+        texts = model.encode_text([f"a photo of a {w}." for w in "cat dog cow pig hen ant".split()])
+        generator = torch.Generator().manual_seed(1)
+        pixels = torch.randint(
+            0, 256, (2 * rows, 3, 32, 32), dtype=torch.uint8, generator=generator
+        )
+        with torch.no_grad():
+            reference = model.encode_image(pixels)
+        index = torch.arange(rows)
+        stream = Stream((), index, index % 6, (index + 1) % 6, index + rows, index[:0])
+        part = apply_trainable(model, trainable)
+        data = Data(stream, reference, reference if trainable == "head" else pixels)
+        problem = Problem(
+            part, objective(method), regulariser("forward-kl"), weight, 0.01, texts, texts
+        )
+        settings = TrainConfig(**{"batch_size": 4, "averaging": "none", "log_every": 1} | config)
+        average = build_average(settings.averaging, {}, part.named_parameters(), steps)
+        return Trainer(
+            problem, data, data if validation else None, settings, 1e-2, steps, 0, average,
+            recorder or Recorder(),
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def recorder() -> type[Recorder]:
+    return Recorder

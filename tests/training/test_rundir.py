@@ -1,0 +1,76 @@
+"""A run directory is made once, held by one process, and never guessed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from clipalign.config import RunConfig, load_config
+from clipalign.errors import RunError
+from clipalign.training.rundir import RunDirectory, newest_run
+
+
+def test_numbered_runs_count_up_and_keep_their_configuration(tmp_path: Path) -> None:
+    config = RunConfig(method="dpo", seed=5)
+    first = RunDirectory.create(config, tmp_path)
+    second = RunDirectory.create(config, tmp_path)
+    assert [first.path.name, second.path.name] == ["typographic-dpo-1", "typographic-dpo-2"]
+    assert load_config(first.config) == config
+
+
+def test_a_number_is_never_used_twice_even_when_a_run_in_between_is_gone(tmp_path: Path) -> None:
+    config = RunConfig()
+    (tmp_path / "typographic-kto-7").mkdir()
+    assert RunDirectory.create(config, tmp_path).path.name == "typographic-kto-8"
+
+
+def test_an_output_that_holds_something_is_refused_and_untouched(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("precious")
+    with pytest.raises(RunError, match="already holds files"):
+        RunDirectory.create(RunConfig(output=tmp_path / "mine"))
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "precious"
+
+
+def test_an_output_that_holds_a_run_says_how_to_go_on(tmp_path: Path) -> None:
+    config = RunConfig(output=tmp_path / "run")
+    RunDirectory.create(config)
+    with pytest.raises(RunError, match="--resume"):
+        RunDirectory.create(config)
+
+
+def test_a_run_in_use_is_refused(tmp_path: Path) -> None:
+    run = RunDirectory.create(RunConfig(output=tmp_path / "run"))
+    again, _ = RunDirectory.open(run.path)
+    with run.lock(), pytest.raises(RunError, match="in use"), again.lock():
+        pass
+    with again.lock():  # and free again afterwards
+        pass
+
+
+def test_opening_what_is_no_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no config\.yaml"):
+        RunDirectory.open(tmp_path)
+
+
+def test_metrics_after_the_checkpoint_and_torn_lines_go(tmp_path: Path) -> None:
+    run = RunDirectory.create(RunConfig(output=tmp_path / "run"))
+    rows = [{"step": s, "loss": 1 / s} for s in (1, 10, 20)]
+    run.metrics.write_text("".join(json.dumps(r) + "\n" for r in rows) + '{"step": 3')
+    run.truncate_metrics(10)
+    assert [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()] == [1, 10]
+
+
+def test_the_newest_run_is_the_one_finished_last(tmp_path: Path) -> None:
+    assert newest_run(tmp_path) is None
+    for place, name in enumerate(("b", "a", "unfinished")):
+        run = RunDirectory.create(RunConfig(output=tmp_path / name))
+        if name != "unfinished":
+            run.model.mkdir()
+            file = run.model / "open_clip_config.json"
+            file.write_text("{}")
+            os.utime(file, (place, place))
+    assert newest_run(tmp_path) == tmp_path / "a"

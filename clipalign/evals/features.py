@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import PIL
 import torch
@@ -28,6 +28,8 @@ from clipalign.progress import Reporter
 
 __all__ = ["Encoded", "ImageSet", "encode_images"]
 
+_Read: TypeAlias = tuple[int, dict[str, Tensor] | str]
+"""An item, and its pixels [V, 3, H, W] by preprocessing or the reason why there are none."""
 _DECODERS = 2  # threads: Pillow lets go of the interpreter's lock while it decodes and resizes
 
 
@@ -174,13 +176,13 @@ def _fill(
 
 def _decoded(
     images: ImageSet, resizers: Mapping[str, Preprocess], items: Sequence[int], size: int
-) -> Iterator[list[tuple[int, dict[str, Tensor] | str]]]:
+) -> Generator[list[_Read], None, None]:
     """Batches of items with their pixels by preprocessing, or the reason why there are none.
 
     One batch is decoded ahead while the towers work on the one before.
     """
 
-    def decode(item: int) -> tuple[int, dict[str, Tensor] | str]:
+    def decode(item: int) -> _Read:
         try:
             views = images.read(item)
         except DataError as error:
@@ -192,7 +194,7 @@ def _decoded(
 
     pool = ThreadPoolExecutor(_DECODERS)
     try:
-        ahead: deque[list[Future[tuple[int, dict[str, Tensor] | str]]]] = deque()
+        ahead: deque[list[Future[_Read]]] = deque()
         for start in range(0, len(items), size):
             ahead.append([pool.submit(decode, item) for item in items[start : start + size]])
             if len(ahead) > 1:

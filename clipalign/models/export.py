@@ -55,7 +55,8 @@ def export_model(
         raise UsageError(f"Unknown dtype {dtype!r} to export in.{near_matches(dtype, _DTYPES)}")
     tensors = _plain_tensors(model, state, _DTYPES[dtype])
     text = json.dumps(model.config, indent=2) + "\n"
-    metadata = {"format": "pt", "open_clip_config": canonical_json(model.config).decode()}
+    # One entry: safetensors writes several in random order, and equal models must be equal bytes.
+    metadata = {"open_clip_config": canonical_json(model.config).decode()}
     with _new_directory(Path(os.path.abspath(directory))) as new:
         (new / CONFIG_NAME).write_text(text, encoding="utf-8")
         if hasattr(model.tokenizer, "save_pretrained"):  # open_clip looks for it in the directory

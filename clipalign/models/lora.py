@@ -62,8 +62,8 @@ def _targets(visual: nn.Module) -> list[str]:
 
     nn.MultiheadAttention and open_clip's attention pool of the ResNets use the weights of their
     inner layers without calling these, so an adapter on such a layer would never train: the first
-    is adapted as a whole, the second left out. Convolutions are adapted where most weights lie in
-    them; a ViT's patch embedding is not.
+    is adapted as a whole, the second left out. Convolutions are adapted where they outweigh the
+    linear layers; a ViT's patch embedding is not.
     """
     pool = open_clip_module().modified_resnet.AttentionPool2d
     linear: list[str] = []
@@ -80,8 +80,12 @@ def _targets(visual: nn.Module) -> list[str]:
             linear.append(name)
         elif isinstance(module, nn.Conv2d) and module.groups == 1:
             convolutions.append(name)
-    weights = sum(parameter.numel() for parameter in visual.parameters())
-    convolved = sum(
-        module.weight.numel() for module in visual.modules() if isinstance(module, nn.Conv2d)
+    return (
+        linear + convolutions
+        if _weights(visual, convolutions) > _weights(visual, linear)
+        else linear
     )
-    return linear + convolutions if convolved > weights / 2 else linear
+
+
+def _weights(visual: nn.Module, names: list[str]) -> int:
+    return sum(p.numel() for name in names for p in visual.get_submodule(name).parameters())

@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -208,9 +209,16 @@ def _near(name: str) -> str:
     return words if "Did you mean" in words else f" {_KINDS}"
 
 
-@cache
 def _architectures() -> frozenset[str]:
-    """open_clip's architectures, read from its files: importing it would take seconds."""
+    """open_clip's architectures; those that a program added are known once it is imported."""
+    if "open_clip" in sys.modules:
+        return _shipped_architectures().union(open_clip_module().list_models())
+    return _shipped_architectures()
+
+
+@cache
+def _shipped_architectures() -> frozenset[str]:
+    """The architectures in open_clip's files: importing it to ask would take seconds."""
     package = importlib.util.find_spec("open_clip")
     if package is None or not package.submodule_search_locations:
         raise ModelError("open_clip is not installed. Install it with: pip install open_clip_torch")

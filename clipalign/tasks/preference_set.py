@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -42,8 +43,9 @@ PREVIEW = "preview.png"
 _MAX_MANIFEST_BYTES = 1 << 24
 _MAX_ROW_BYTES = 1 << 20
 _MAX_PROBLEMS = 10
-SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
-"""Names a directory."""
+SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+"""Names of splits, which name directories."""
+_SplitName = Annotated[str, Field(pattern=f"^{SPLIT_NAME.pattern}$")]
 _AGAIN = "Prepare the set again."
 
 
@@ -74,7 +76,7 @@ class Manifest(BaseModel):
     licence: str
     candidates: list[str] = Field(min_length=2)
     regulariser_candidates: list[str] | None
-    counts: dict[SplitName, SplitCounts] = Field(min_length=1)
+    counts: dict[_SplitName, SplitCounts] = Field(min_length=1)
     quarantined: int = Field(ge=0)
     notes: list[str]
     made_with: dict[str, str]

@@ -6,7 +6,6 @@ order in which they finish change no byte. Nothing here imports torch.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import multiprocessing
 import os
@@ -15,17 +14,205 @@ import random
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from itertools import batched, islice
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from clipalign.datasets.base import Dataset, Example
-from clipalign.errors import ClipAlignError, DataError
-from clipalign.files import storage_errors
+from clipalign.errors import ClipAlignError, DataError, UsageError
+from clipalign.files import sha256_bytes, storage_errors
 from clipalign.tasks.base import PreparedRow, Task
+
+__all__ = ["Outcome", "Recipe", "Workers", "shrink"]
+
+PNG_SIDE = 256  # pixels; larger images are written as JPEG
+_CHUNK = 8  # examples that a worker takes at a time
+_AHEAD = 4  # chunks under way for each worker: what bounds the memory
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a worker needs to know.
+
+    Attributes:
+        task, dataset: picklable.
+        seed: of the set.
+        max_side: larger images are shrunk to this many pixels; None for never.
+        folder: where the set is being written.
+    """
+
+    task: Task
+    dataset: Dataset
+    seed: int
+    max_side: int | None
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one example: rows, or a row of the quarantine."""
+
+    rows: tuple[Row, ...] = ()
+    quarantined: Row | None = None
+
+
+class Workers:
+    """Processes that work on a recipe; with 0 of them this process does it."""
+
+    def __init__(self, recipe: Recipe, count: int) -> None:
+        if count < 0:
+            raise UsageError(f"The number of workers must be 0 or more, not {count}.")
+        self._recipe, self._count = recipe, count
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Workers:
+        if self._count:
+            try:
+                recipe = pickle.dumps(self._recipe)
+            except Exception as error:
+                raise UsageError(
+                    f"This task or dataset cannot be sent to worker processes ({error}). Prepare "
+                    "with workers=0."
+                ) from error
+            self._pool = ProcessPoolExecutor(
+                self._count, multiprocessing.get_context("spawn"), _begin, (recipe,)
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def outcomes(self, split: str, examples: Sequence[Example]) -> Iterator[Outcome]:
+        """What became of each example, in their order.
+
+        Raises:
+            StorageError: the disk is full or not writable.
+            ClipAlignError: a worker died.
+        """
+        numbered = enumerate(examples)
+        if self._pool is None:
+            for number, example in numbered:
+                yield _work(self._recipe, split, number, example)
+            return
+        chunks = iter(lambda: list(islice(numbered, _CHUNK)), [])
+        under_way: deque[Future[list[Outcome]]] = deque()
+        submit = partial(self._pool.submit, _work_chunk, split)
+        try:
+            for chunk in islice(chunks, _AHEAD * self._count):
+                under_way.append(submit(chunk))
+            while under_way:
+                done = under_way.popleft().result()
+                for chunk in islice(chunks, 1):
+                    under_way.append(submit(chunk))
+                yield from done
+        except BrokenProcessPool as error:
+            raise ClipAlignError(
+                "A worker process died; most likely the machine is out of memory. Prepare with "
+                "fewer workers, or 0. (A Python script that uses workers must guard its main part "
+                'with `if __name__ == "__main__":`.)'
+            ) from error
+
+
+# --- In a worker --------------------------------------------------------------------------------
+
+_recipe: Recipe
+
+
+def _begin(recipe: bytes) -> None:
+    """Set up a worker: it leaves Ctrl-C to its parent, and ends when the parent is gone."""
+    global _recipe
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _recipe = pickle.loads(recipe)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _work_chunk(split: str, chunk: Sequence[tuple[int, Example]]) -> list[Outcome]:
+    return [_work(_recipe, split, number, example) for number, example in chunk]
+
+
+def _work(recipe: Recipe, split: str, number: int, example: Example) -> Outcome:
+    rng = random.Random(f"{recipe.seed}/{split}/{example.key}")
+    try:
+        image = shrink(recipe.dataset.image(example), recipe.max_side)
+        rows = list(recipe.task.rows(example, image, recipe.dataset, split, rng))
+    except DataError as error:
+        reason = getattr(error, "reason", str(error))
+        name = str(getattr(error, "name", example.key))
+        return Outcome((), {"split": split, "key": example.key, "file": name, "reason": reason})
+    files = _Files(recipe.folder / split)
+    return Outcome(
+        tuple(_row(files, example, f"{number:06}-{i}", row) for i, row in enumerate(rows))
+    )
+
+
+def _row(files: _Files, example: Example, stem: str, row: PreparedRow) -> Row:
+    """Write the images of a row; return what the table says of it."""
+    image, clean = row.image, row.clean_image
+    name, digest = files.write(image, f"images/{stem}")
+    clean_name, clean_digest = (None, None) if clean is None else files.write(clean, f"clean/{stem}")
+    own = {
+        "file_name": name,
+        "clean_file_name": clean_name,
+        "chosen": row.chosen,
+        "rejected": row.rejected,
+        "label": example.label,
+        "source_key": example.key,
+        "group": example.group or example.key,
+        "sha256": digest,
+        "clean_sha256": clean_digest,
+    }
+    return {**own, **example.attributes, **row.columns, **own}
+
+
+class _Files:
+    """Writes the images of one example; the same image object twice is one file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._written: dict[int, tuple[str, str]] = {}
+
+    def write(self, image: Image.Image, stem: str) -> tuple[str, str]:
+        """Its name below the folder, and its sha256."""
+        if id(image) not in self._written:
+            data, suffix = encode(image)
+            path = self._folder / (name := stem + suffix)
+            with storage_errors(path):
+                path.write_bytes(data)
+            self._written[id(image)] = name, sha256_bytes(data)
+        return self._written[id(image)]
+
+
+def encode(image: Image.Image) -> tuple[bytes, str]:
+    """Bytes and suffix: PNG for what is small, where JPEG would show, else JPEG of high quality."""
+    buffer = io.BytesIO()
+    if max(image.size) <= PNG_SIDE:
+        image.save(buffer, "PNG", compress_level=3)
+        return buffer.getvalue(), ".png"
+    image.save(buffer, "JPEG", quality=95, subsampling=0)
+    return buffer.getvalue(), ".jpg"
+
+
+def shrink(image: Image.Image, max_side: int | None) -> Image.Image:
+    """The image with its longer side at most `max_side` pixels, its shape kept."""
+    if max_side is None or max(image.size) <= max_side:
+        return image
+    scale = max_side / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)

@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import torch
-from PIL import Image
+from PIL import Image, ImageEnhance
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -91,8 +91,9 @@ class World:
         names |= {"woman", "man", "person", *(k for e in table for k in e.keywords)}
         self.subjects = {name: i for i, name in enumerate(sorted(names))}
 
-    def style(self, emoji, rng: random.Random) -> str:
-        return rng.choice([s for s in STYLES if s in emoji.styles and s != emoji.held_out])
+    def drawing(self, emoji, rng: random.Random) -> Image.Image:
+        seen = [s for s in STYLES if s in emoji.styles and s != emoji.held_out]
+        return vary(sprite(emoji.index, rng.choice(seen)), rng)
 
     def person(self, rng: random.Random):
         concept = rng.choice(list(self.people))
@@ -114,7 +115,7 @@ class World:
         emoji = rng.choice(self.everyday if rng.random() < 0.5 else self.things)
         thing = self.subjects[emoji.label]
         if kind < (0.2 if easy else 0.6):
-            image = compose(sprite(emoji.index, self.style(emoji, rng)), rng, "train")
+            image = compose(self.drawing(emoji, rng), rng, "train")
             name = emoji.label
             if emoji.keywords and rng.random() < 0.15:
                 name = rng.choice(emoji.keywords)
@@ -129,7 +130,7 @@ class World:
             image, _ = draw_attack(background(rng, "train"), word, rng, style=style, size=size)
             caption = rng.choice(WORD_TEMPLATES).format(word)
             return image, caption, (spelt, -1, -1), (spelt, -1, -1)
-        image = compose(sprite(emoji.index, self.style(emoji, rng)), rng, "train")
+        image = compose(self.drawing(emoji, rng), rng, "train")
         image, _ = draw_attack(image, word, rng, style=style, size=size)
         shown, say = (thing, spelt, -1), rng.random()
         if say < 0.65:
@@ -141,7 +142,7 @@ class World:
 
     def draw_person(self, rng: random.Random) -> tuple[Image.Image, str, tuple, tuple]:
         emoji = self.person(rng)
-        image = compose(sprite(emoji.index, self.style(emoji, rng)), rng, "train")
+        image = compose(self.drawing(emoji, rng), rng, "train")
         concept = self.subjects[emoji.concept]
         gender = ("woman", "man", "person").index(emoji.gender)
         shown, say = (concept, self.subjects[emoji.gender], gender), rng.random()
@@ -152,6 +153,19 @@ class World:
             name = f"{emoji.gender} {emoji.concept}" if gender < 2 else emoji.label
             return image, template.format(name), shown, (concept, -1, gender)
         return image, template.format(emoji.gender), shown, (-1, -1, gender)
+
+
+def vary(drawing: Image.Image, rng: random.Random) -> Image.Image:
+    """Turn a drawing a little and shift its colours, so that a style is not all in its palette."""
+    if rng.random() < 0.5:
+        drawing = drawing.rotate(rng.uniform(-15, 15), Image.Resampling.BILINEAR)
+    if rng.random() < 0.7:
+        colours, alpha = drawing.convert("RGB"), drawing.getchannel("A")
+        for change in (ImageEnhance.Color, ImageEnhance.Brightness, ImageEnhance.Contrast):
+            colours = change(colours).enhance(rng.uniform(0.6, 1.4))
+        colours.putalpha(alpha)
+        drawing = colours
+    return drawing
 
 
 def agree(shown: Tensor, says: Tensor) -> Tensor:
@@ -318,7 +332,7 @@ if __name__ == "__main__":
     parser.add_argument("action", choices=("run", "export"))
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--cooldown", type=int, default=0)
-    parser.add_argument("--easy", type=int, default=1500, help="steps with large everyday words on labels")
+    parser.add_argument("--easy", type=int, default=1000, help="steps with large everyday words on labels")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=HERE / "pretraining")
     args = parser.parse_args()

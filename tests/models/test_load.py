@@ -128,10 +128,27 @@ def test_random_architectures_are_the_same_each_time_and_leave_the_generator_alo
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
-    first = load_model("random:RN50-quickgelu")
+    first = load_model("random:ViT-S-32-alt")
     assert torch.equal(torch.rand(3), expected)
-    assert first.config["model_cfg"]["quick_gelu"]
-    assert first.sha256 == load_model("random:RN50-quickgelu").sha256
+    assert first.sha256 == load_model("random:ViT-S-32-alt").sha256
+
+
+def test_a_tag_brings_its_weights_and_its_own_preprocessing(
+    monkeypatch, tiny, model_directory, tmp_path
+):
+    module = open_clip_module()
+    config = tiny("vit").config["model_cfg"]
+    (tmp_path / "tiny-vit.json").write_text(json.dumps(config))
+    monkeypatch.setattr(module.factory, "_MODEL_CONFIG_PATHS", [])
+    monkeypatch.setattr(module.factory, "_MODEL_CONFIGS", dict(module.factory._MODEL_CONFIGS))
+    module.add_model_config(tmp_path / "tiny-vit.json")
+    tag = {"file": str(model_directory("vit") / "open_clip_model.safetensors"), "mean": [0.1] * 3}
+    monkeypatch.setattr(module, "get_pretrained_cfg", lambda name, tag_: tag)
+    model = load_model("tiny-vit/some_tag")
+    assert model.name == "tiny-vit/some_tag"
+    assert model.sha256 == tiny("vit").sha256
+    assert model.mean == pytest.approx((0.1, 0.1, 0.1))
+    assert model.config["preprocess_cfg"]["size"] == (32, 32)
 
 
 def test_a_file_is_loaded_by_the_configuration_beside_it_or_in_its_metadata(
@@ -180,7 +197,7 @@ def test_missing_and_surplus_tensors_are_named(copy_of):
     state = load_file(file)
     state["visual.extra"] = state.pop("visual.proj")
     save_file(state, file)
-    with pytest.raises(ModelError, match="visual.proj is missing.*visual.extra is in the file"):
+    with pytest.raises(ModelError, match=r"visual.proj is missing.*visual.extra is in the file"):
         load_model(directory)
 
 
@@ -257,7 +274,7 @@ def test_without_network_a_download_fails_with_words(monkeypatch):
     monkeypatch.setattr(module, "download_pretrained", no_network)
     monkeypatch.setattr(module.pretrained, "download_pretrained_from_hf", no_network)
     for text in ("ViT-B-16/laion2b_s34b_b88k", "hf-hub:org/name"):
-        with pytest.raises(ModelError, match="HF_HUB_OFFLINE is set.*local files") as refusal:
+        with pytest.raises(ModelError, match=r"HF_HUB_OFFLINE is set.*local files") as refusal:
             load_model(text)
         assert "cannot reach the server" in str(refusal.value)
 

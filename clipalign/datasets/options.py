@@ -1,0 +1,52 @@
+"""Options that datasets and tasks share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+__all__ = ["DEFAULT_TEMPLATES", "SPLIT_NAMES", "Template", "label_problem", "split_name"]
+
+DEFAULT_TEMPLATES = ("a photo of a {}.",)
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+"""What people call a split, and what it is called here."""
+
+
+def split_name(name: str) -> str:
+    """`validation` for "val", and so on; other names stay as they are."""
+    return SPLIT_NAMES.get(name.lower(), name)
+
+
+def _one_place(template: str) -> str:
+    if template.count("{}") != 1 or "{" in (rest := template.replace("{}", "")) or "}" in rest:
+        raise ValueError("a template has exactly one {} and no other braces")
+    return template
+
+
+Template = Annotated[str, AfterValidator(_one_place)]
+"""A prompt with one place, {}, for the name of a class."""
+
+
+_LONGEST_LABEL = 200
+
+
+def label_problem(label: str) -> str | None:
+    """Why a text cannot name a class; None where it can."""
+    if not label:
+        return "the label is empty"
+    if len(label) > _LONGEST_LABEL:
+        return f"the label is {len(label):,} characters long, and {_LONGEST_LABEL} is the most"
+    if not label.isprintable():
+        return f"the label {label!a} has characters that cannot be printed"
+    return None

@@ -1,0 +1,148 @@
+"""Suite `typographic`: does a wrong word on the picture change what the model sees?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from clipalign.errors import DataError
+from clipalign.evals.attack_metrics import attack_metrics
+from clipalign.evals.attacked import Attacked, Judged
+from clipalign.evals.attacks import AttackPlan, drawn_plan, labelled, photographed_plan
+from clipalign.evals.base import EvalContext, Outcome, SuiteOptions
+from clipalign.evals.scoring import Encodings, distance, score
+from clipalign.tasks.rendering import STYLES, Style
+
+__all__ = ["TypographicSuite"]
+
+_LISTED = 20  # unreadable images that the warning names; the rows name them all
+
+
+class TypographicSuite:
+    """Accuracy clean and attacked, attack success, and how far the model moved from its reference.
+
+    Each image is scored clean and, in each style, with the name of another class of its split
+    written on it, drawn uniformly; all chance comes from the seed and the image's key. Fonts and
+    colours are those that no training sees, except on the emoji world's own train and validation.
+
+    Where images carry an attribute `attack_text` nothing is drawn: those that have one are attacked
+    as they are, and the others are clean. The classes are then all labels and all written words, as
+    in the protocol of the PAINT photographs.
+    """
+
+    name = "typographic"
+    version = 1
+    dataset = "emoji"
+
+    class Options(SuiteOptions):
+        """What is drawn, and what is asked."""
+
+        styles: tuple[Style, ...] = Field(
+            STYLES, min_length=1, description="How words are drawn: outlined, note."
+        )
+        attacks_per_image: int = Field(
+            1, ge=1, le=100, description="Attacked copies of an image in each style."
+        )
+        fonts: Literal["train", "test"] | None = Field(
+            None, description="Which fonts and colours; null for those of the split."
+        )
+        template: str | None = Field(
+            None, description="Prompt with {} for the class name; null for the dataset's first."
+        )
+        attack_column: str = Field(
+            "attack_text", description="Attribute that says what is written on a photograph."
+        )
+        resamples: int = Field(2000, ge=100, description="Of every bootstrap interval.")
+
+        @field_validator("template")
+        @classmethod
+        def _one_place(cls, template: str | None) -> str | None:
+            if template is not None and template.count("{}") != 1:
+                raise ValueError("must hold {} once, for the class name")
+            return template
+
+        @field_validator("styles")
+        @classmethod
+        def _each_once(cls, styles: tuple[Style, ...]) -> tuple[Style, ...]:
+            return tuple(dict.fromkeys(styles))
+
+    def __init__(self, **options: Any) -> None:
+        self.options = self.Options(**options)
+
+    def run(self, context: EvalContext) -> Outcome:
+        """Score one split.
+
+        Raises:
+            DataError: the split has no labelled image that can be read, fewer than two classes, or
+                a label that is none of its classes.
+        """
+        plan, warnings = self._plan(context)
+        template = self.options.template or context.dataset.templates[0]
+        texts = context.encode_texts([template.replace("{}", name) for name in plan.classnames])
+        encoded = context.encode_images(plan.images())
+        readable = [i for i in range(len(plan.examples)) if i not in encoded.unreadable]
+        if not readable:
+            why = next(iter(encoded.unreadable.values()))
+            raise DataError(
+                f"None of the {len(plan.examples)} images can be read. The first: {why}"
+            )
+        images = Attacked.of(plan, np.array(readable, np.int64))
+        encodings = [
+            Encodings(model, features[readable].flatten(0, 1), text)
+            for model, features, text in zip(context.models, encoded.features, texts, strict=True)
+        ]
+        moved = None
+        if len(encodings) > 1 and images.is_clean.any():
+            moved = distance(*(e.of(np.flatnonzero(images.is_clean)) for e in encodings))
+        scores = [score(e, images.true, images.written) for e in encodings]
+        judged = Judged(images, scores, moved)
+        collected = attack_metrics(judged, self.options.resamples, context.seed)
+        result = context.result(
+            self,
+            len(readable),
+            options=self.options.model_dump(mode="json")
+            | {"template": template, "fonts": plan.fonts},
+            templates=[template],
+            classnames=list(plan.classnames),
+            metrics=collected.metrics,
+            comparisons=collected.comparisons,
+            per_class=judged.per_class(),
+            warnings=warnings + _unreadable(plan, encoded.unreadable),
+        )
+        return result, _rows(judged, encoded.unreadable)
+
+    def _plan(self, context: EvalContext) -> tuple[AttackPlan, list[str]]:
+        dataset, split, options = context.dataset, context.split, self.options
+        examples, warnings = labelled(dataset, split)
+        if any(example.attributes.get(options.attack_column) for example in examples):
+            return photographed_plan(dataset, split, examples, options.attack_column), warnings
+        plan = drawn_plan(
+            dataset,
+            split,
+            examples,
+            styles=options.styles,
+            attacks_per_image=options.attacks_per_image,
+            seed=context.seed,
+            fonts=options.fonts,
+        )
+        return plan, warnings
+
+
+def _unreadable(plan: AttackPlan, reasons: dict[int, str]) -> list[str]:
+    """The warning that counts and names what could not be read; none where all could."""
+    if not reasons:
+        return []
+    named = "; ".join(f"{plan.examples[i].key} ({why})" for i, why in [*reasons.items()][:_LISTED])
+    more = f"; and {len(reasons) - _LISTED} more" if len(reasons) > _LISTED else ""
+    total = len(plan.examples)
+    return [f"{len(reasons)} of {total} images could not be read and are left out: {named}{more}."]
+
+
+def _rows(judged: Judged, unreadable: dict[int, str]) -> Iterator[dict[str, Any]]:
+    yield from judged.rows()
+    for item, why in sorted(unreadable.items()):
+        example = judged.images.plan.examples[item]
+        yield {"key": example.key, "label": example.label, "unreadable": why}

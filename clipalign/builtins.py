@@ -46,6 +46,21 @@ def register_tasks(register: Register) -> None:
         "clipalign.tasks.typographic:Typographic",
         summary="Prefer what is shown to the wrong word written on it.",
     )
+    home = "clipalign.tasks.concept"
+    register(
+        "concept",
+        f"{home}:ConceptTask",
+        summary="Flip a concept of your own in the captions, and hold everything else.",
+        trainable="head",
+    )
+    register(
+        "gender",
+        f"{home}:GenderTask",
+        summary="Flip woman and man in the captions, and hold everything else.",
+        suite="gender",
+        dataset="emoji-people",
+        trainable="head",
+    )
 
 
 @hookimpl

@@ -106,9 +106,7 @@ class Folder:
 
     def _split(self, name: str) -> _Split:
         if name not in self._splits:
-            raise DataError(
-                f"{self.root} has no split {name!r}.{near_matches(name, self._splits)}"
-            )
+            raise DataError(f"{self.root} has no split {name!r}.{near_matches(name, self._splits)}")
         return self._splits[name]
 
 

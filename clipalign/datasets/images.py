@@ -15,7 +15,7 @@ import threading
 import warnings
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from clipalign.errors import DataError
 
@@ -95,7 +95,7 @@ def read_image(
         raise UnreadableImage(name, str(error)) from None
     except Image.DecompressionBombError:
         raise UnreadableImage(name, f"more than {2 * MAX_PIXELS:,} pixels") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise UnreadableImage(name, _looks_like(data)) from None
     except Exception as error:  # decoders of damaged files raise whatever they come across
         words = " ".join(str(error).split()) or type(error).__name__

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clipalign.errors import ConfigError, UsageError, near_matches
 from clipalign.datasets.base import Dataset
+from clipalign.errors import ConfigError, UsageError, near_matches
 from clipalign.options import option_problems
 from clipalign.plugins import registry
 
@@ -55,7 +55,7 @@ def load_dataset(spec: str | Path, options: Mapping[str, Any]) -> Dataset:
 
 
 def build_component(kind: str, name: str, options: Mapping[str, Any]) -> Any:
-    """As `clipalign.build.component`, which imports torch; worker processes and `prepare` do not.
+    """Build a dataset or a task by name. `clipalign.build.component` imports torch; this does not.
 
     Raises:
         UsageError: nothing of the kind has that name.

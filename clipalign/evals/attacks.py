@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image
@@ -15,11 +16,13 @@ from clipalign.datasets.emoji import EmojiWorld
 from clipalign.errors import DataError, near_matches
 from clipalign.evals.features import ImageSet
 from clipalign.tasks.base import classnames
+from clipalign.tasks.lettering import fonts_with
 from clipalign.tasks.rendering import Style, draw_attack, font_files
 
 __all__ = ["AttackPlan", "View", "drawn_plan", "labelled", "photographed_plan"]
 
 Fonts = Literal["train", "test"]
+_LISTED = 10  # names in a warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,9 @@ class AttackPlan:
         views: V, the same for every example.
         written: [N][V] class name on the image; None for none.
         seed: of what is drawn.
-        fonts: and colours of what is drawn; None where nothing is.
+        fonts: which fonts and colours are drawn with; None where nothing is drawn.
+        able: of each word that is drawn, the fonts that have its characters.
+        warnings: what a reader of the numbers must know.
     """
 
     dataset: Dataset
@@ -51,15 +56,18 @@ class AttackPlan:
     classnames: Sequence[str]
     views: Sequence[View]
     written: Sequence[Sequence[str | None]]
-    seed: int
-    fonts: Fonts | None
+    seed: int = 0
+    fonts: Fonts | None = None
+    able: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
     def images(self) -> ImageSet:
-        """The images to encode; drawn while they are read."""
+        """The images to encode; what is drawn on them is drawn while they are read."""
+        names = [example.key for example in self.examples]
         identity: dict[str, Any] = {
             "clipalign": __version__,
             "dataset": [self.dataset.name, self.dataset.fingerprint, self.split],
-            "examples": [example.key for example in self.examples],
+            "examples": names,
             "views": [[view.style, view.number] for view in self.views],
         }
         if self.fonts:
@@ -68,14 +76,13 @@ class AttackPlan:
                 "seed": self.seed,
                 "fonts": [path.name for path in font_files(self.fonts)],
             }
-        names = [example.key for example in self.examples]
         return ImageSet(identity, names, len(self.views), self.read)
 
     def read(self, item: int) -> list[Image.Image]:
         """The V images of one example.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: it cannot be read, or is too small for a word.
         """
         example = self.examples[item]
         image = self.dataset.image(example)
@@ -89,14 +96,22 @@ class AttackPlan:
     ) -> Image.Image:
         if view.style is None or text is None or self.fonts is None:
             return image
-        rng = _random(self.seed, example, view, "place")
-        return draw_attack(image, text, rng, style=view.style, split=self.fonts)[0]
+        attacked, attack = draw_attack(
+            image,
+            text,
+            _random(self.seed, example, view, "place"),
+            style=view.style,
+            split=self.fonts,
+            fonts=self.able[text],
+        )
+        if attack.box[2] > image.width or attack.box[3] > image.height:
+            raise DataError(f"{image.width} × {image.height} pixels are too few to write {text!r}")
+        return attacked
 
 
 def drawn_plan(
     dataset: Dataset,
     split: str,
-    examples: Sequence[Example],
     *,
     styles: Sequence[Style],
     attacks_per_image: int,
@@ -109,43 +124,63 @@ def drawn_plan(
     validation splits.
 
     Raises:
-        DataError: there are fewer than two classes, or a label is none of them.
+        DataError: no image is labelled, a label is none of the classes, or there are fewer than two
+            classes that can be written.
     """
+    examples, warnings = labelled(dataset, split)
     names = list(classnames(dataset, split))
     _check_classes(dataset, split, names, examples)
+    if fonts is None:
+        own = dataset.name == EmojiWorld.name and not split.startswith("test")
+        fonts = "train" if own else "test"
+    able = {name: fonts_with(name, font_files(fonts)) for name in names}
+    words = [name for name in names if able[name]]
+    if never := [name for name in names if not able[name]]:
+        listed = ", ".join(never[:_LISTED]) + (" …" if len(never) > _LISTED else "")
+        warnings.append(
+            f"No font has all characters of {len(never)} class names, which are written on no "
+            f"image: {listed}."
+        )
+    place = {name: i for i, name in enumerate(words)}
     views = [View(), *(View(style, n) for style in styles for n in range(attacks_per_image))]
 
     def word(example: Example, view: View) -> str | None:
         if view.style is None:
             return None
-        others = [name for name in names if name != example.label]
-        return _random(seed, example, view, "word").choice(others)
+        own = place.get(str(example.label), len(words))
+        others = len(words) - (own < len(words))
+        if not others:
+            raise DataError(f"There is no wrong name that could be written on {example.key}.")
+        chosen = _random(seed, example, view, "word").randrange(others)
+        return words[chosen + (chosen >= own)]
 
-    if fonts is None:
-        own = dataset.name == EmojiWorld.name and not split.startswith("test")
-        fonts = "train" if own else "test"
     written = [[word(example, view) for view in views] for example in examples]
-    return AttackPlan(dataset, split, examples, names, views, written, seed, fonts)
+    return AttackPlan(dataset, split, examples, names, views, written, seed, fonts, able, warnings)
 
 
-def photographed_plan(
-    dataset: Dataset, split: str, examples: Sequence[Example], column: str
-) -> AttackPlan:
+def photographed_plan(dataset: Dataset, split: str, column: str) -> AttackPlan | None:
     """Each example as it is, with what its attribute `column` says is written on it.
 
     The classes are all labels and all written words, as in the protocol of the PAINT photographs.
 
+    Returns:
+        The plan; None where no example has that attribute.
+
     Raises:
-        DataError: there are fewer than two classes.
+        DataError: no image is labelled, or there are fewer than two classes.
     """
+    examples, warnings = labelled(dataset, split)
     written = [[example.attributes.get(column) or None] for example in examples]
-    names = sorted({e.label or "" for e in examples} | {row[0] for row in written if row[0]})
+    words = {row[0] for row in written if row[0]}
+    if not words:
+        return None
+    names = sorted({str(example.label) for example in examples} | words)
     _check_classes(dataset, split, names, examples)
-    return AttackPlan(dataset, split, examples, names, [View()], written, 0, None)
+    return AttackPlan(dataset, split, examples, names, [View()], written, warnings=warnings)
 
 
 def labelled(dataset: Dataset, split: str) -> tuple[list[Example], list[str]]:
-    """The examples of a split that have a label, and a warning where some have none.
+    """The examples of a split that have a label, and warnings that count what is left out.
 
     Raises:
         DataError: none has one.
@@ -160,26 +195,29 @@ def labelled(dataset: Dataset, split: str) -> tuple[list[Example], list[str]]:
             f"None of the {len(everything)} images in {where} has a label: this suite needs to know"
             " what is shown."
         )
-    left_out = len(everything) - len(examples)
-    words = f"{left_out} of {len(everything)} images have no label and are left out."
-    return examples, [words] if left_out else []
+    warnings = []
+    if without := len(everything) - len(examples):
+        warnings.append(f"{without} of {len(everything)} images have no label and are left out.")
+    skipped: Sequence[tuple[str, str]] = getattr(dataset, "skipped", lambda _: ())(split)
+    if skipped:
+        named = "; ".join(f"{name} ({why})" for name, why in skipped[:_LISTED])
+        more = f"; and {len(skipped) - _LISTED} more" if len(skipped) > _LISTED else ""
+        warnings.append(f"{len(skipped)} files or rows were passed over: {named}{more}.")
+    return examples, warnings
 
 
 def _check_classes(
     dataset: Dataset, split: str, names: Sequence[str], examples: Sequence[Example]
 ) -> None:
+    where = f"the split {split!r} of {dataset.name}"
     if len(names) < 2:
-        raise DataError(
-            f"The split {split!r} of {dataset.name} has {len(names)} class: a choice needs at least"
-            " two."
-        )
+        raise DataError(f"Only one class in {where}: a choice needs at least two.")
     known = set(names)
     for example in examples:
         if example.label not in known:
             raise DataError(
-                f"{example.key} in the split {split!r} of {dataset.name} is labelled "
-                f"{example.label!r}, which is none of its {len(names)} classes."
-                + near_matches(str(example.label), names)
+                f"{example.key} in {where} is labelled {example.label!r}, which is none of its "
+                f"{len(names)} classes.{near_matches(str(example.label), names)}"
             )
 
 

@@ -8,10 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
+from clipalign.datasets.options import Template
 from clipalign.errors import DataError
 from clipalign.evals.attack_metrics import attack_metrics
 from clipalign.evals.attacked import Attacked, Judged
-from clipalign.evals.attacks import AttackPlan, drawn_plan, labelled, photographed_plan
+from clipalign.evals.attacks import AttackPlan, drawn_plan, photographed_plan
 from clipalign.evals.base import EvalContext, Outcome, SuiteOptions
 from clipalign.evals.scoring import Encodings, distance, score
 from clipalign.tasks.rendering import STYLES, Style
@@ -49,20 +50,13 @@ class TypographicSuite:
         fonts: Literal["train", "test"] | None = Field(
             None, description="Which fonts and colours; null for those of the split."
         )
-        template: str | None = Field(
+        template: Template | None = Field(
             None, description="Prompt with {} for the class name; null for the dataset's first."
         )
         attack_column: str = Field(
             "attack_text", description="Attribute that says what is written on a photograph."
         )
         resamples: int = Field(2000, ge=100, description="Of every bootstrap interval.")
-
-        @field_validator("template")
-        @classmethod
-        def _one_place(cls, template: str | None) -> str | None:
-            if template is not None and template.count("{}") != 1:
-                raise ValueError("must hold {} once, for the class name")
-            return template
 
         @field_validator("styles")
         @classmethod
@@ -79,9 +73,9 @@ class TypographicSuite:
             DataError: the split has no labelled image that can be read, fewer than two classes, or
                 a label that is none of its classes.
         """
-        plan, warnings = self._plan(context)
+        plan = self._plan(context)
         template = self.options.template or context.dataset.templates[0]
-        texts = context.encode_texts([template.replace("{}", name) for name in plan.classnames])
+        texts = context.encode_texts([template.format(name) for name in plan.classnames])
         encoded = context.encode_images(plan.images())
         readable = [i for i in range(len(plan.examples)) if i not in encoded.unreadable]
         if not readable:
@@ -110,25 +104,20 @@ class TypographicSuite:
             metrics=collected.metrics,
             comparisons=collected.comparisons,
             per_class=judged.per_class(),
-            warnings=warnings + _unreadable(plan, encoded.unreadable),
+            warnings=[*plan.warnings, *_unreadable(plan, encoded.unreadable)],
         )
         return result, _rows(judged, encoded.unreadable)
 
-    def _plan(self, context: EvalContext) -> tuple[AttackPlan, list[str]]:
+    def _plan(self, context: EvalContext) -> AttackPlan:
         dataset, split, options = context.dataset, context.split, self.options
-        examples, warnings = labelled(dataset, split)
-        if any(example.attributes.get(options.attack_column) for example in examples):
-            return photographed_plan(dataset, split, examples, options.attack_column), warnings
-        plan = drawn_plan(
+        return photographed_plan(dataset, split, options.attack_column) or drawn_plan(
             dataset,
             split,
-            examples,
             styles=options.styles,
             attacks_per_image=options.attacks_per_image,
             seed=context.seed,
             fonts=options.fonts,
         )
-        return plan, warnings
 
 
 def _unreadable(plan: AttackPlan, reasons: dict[int, str]) -> list[str]:

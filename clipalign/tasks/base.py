@@ -57,6 +57,9 @@ class PreparedRow:
 class Task(Protocol):
     """A maker of preferences. Built by name: `component("tasks", "typographic", styles=["note"])`.
 
+    A task may also have a method `source(dataset) -> Dataset`: the dataset as the task wants it, a
+    part of it or with the images of another beside it. All other methods are then given that one.
+
     Attributes:
         name: as registered.
         options: typed, JSON-able.
@@ -105,3 +108,10 @@ def classnames(dataset: Dataset, split: str) -> Sequence[str]:
     of_split: Any = getattr(dataset, "classnames_of", None)
     names: Sequence[str] = of_split(split) if of_split else dataset.classnames
     return names
+
+
+def source(task: Task, dataset: Dataset) -> Dataset:
+    """The dataset as a task wants it; the dataset itself where the task does not mind."""
+    of_task: Any = getattr(task, "source", None)
+    wanted: Dataset = of_task(dataset) if of_task else dataset
+    return wanted

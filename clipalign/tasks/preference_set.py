@@ -16,83 +16,26 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Any
 
-import yaml
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clipalign.datasets.images import read_image
 from clipalign.errors import DataError
-from clipalign.files import canonical_json, sha256_bytes
-from clipalign.options import explain
-from clipalign.plain_yaml import parse_yaml
+from clipalign.files import sha256_bytes
+from clipalign.tasks.manifest import AGAIN, MANIFEST, Manifest, read_manifest
 
-__all__ = ["Manifest", "PreferenceRow", "PreferenceSet", "SplitCounts"]
+__all__ = ["PreferenceRow", "PreferenceSet"]
 
-SCHEMA_VERSION = 1
-MANIFEST = "manifest.yaml"
 TABLE = "metadata.jsonl"
 QUARANTINE = "quarantine.jsonl"
 PREVIEW = "preview.png"
-_MAX_MANIFEST_BYTES = 1 << 24
 _MAX_ROW_BYTES = 1 << 20
 _MAX_PROBLEMS = 10
-SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-"""Names of splits, which name directories."""
-_SplitName = Annotated[str, Field(pattern=f"^{SPLIT_NAME.pattern}$")]
-_AGAIN = "Prepare the set again."
-
-
-class SplitCounts(BaseModel):
-    """How many images a split came from, and what became of them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    images: int = Field(ge=0, description="Images that went in.")
-    rows: int = Field(ge=0, description="Rows that came out.")
-    quarantined: int = Field(ge=0, description="Images that could not be used.")
-
-
-class Manifest(BaseModel):
-    """What `manifest.yaml` says."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    schema_version: int
-    task: str
-    options: dict[str, Any]
-    seed: int
-    limit: int | None
-    max_side: int | None
-    dataset: str
-    dataset_options: dict[str, Any]
-    dataset_fingerprint: str
-    licence: str
-    candidates: list[str] = Field(min_length=2)
-    regulariser_candidates: list[str] | None
-    counts: dict[_SplitName, SplitCounts] = Field(min_length=1)
-    quarantined: int = Field(ge=0)
-    notes: list[str]
-    made_with: dict[str, str]
-    recipe_sha256: str = Field(description="Of all that decides the set's bytes.")
-    files: dict[str, str] = Field(description="sha256 of the tables.")
-    content_sha256: str = Field(description="Of everything above, and so of every file.")
-
-    def sealed(self) -> Manifest:
-        """With its `content_sha256` set."""
-        content = self.model_dump(mode="json", exclude={"content_sha256"})
-        return self.model_copy(update={"content_sha256": sha256_bytes(canonical_json(content))})
-
-    def dump(self) -> str:
-        """As YAML."""
-        tree = self.model_dump(mode="json")
-        return yaml.safe_dump(tree, allow_unicode=False, sort_keys=False, width=100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +111,7 @@ class PreferenceSet:
             DataError: it is no complete set or was changed; the message names the file.
         """
         root = Path(path)
-        manifest = _read_manifest(root)
+        manifest = read_manifest(root)
         rows: dict[str, tuple[PreferenceRow, ...]] = {}
         hashes: dict[str, str] = {}
         for name, expected in manifest.files.items():
@@ -176,7 +119,7 @@ class PreferenceSet:
         for split in manifest.counts:
             name = f"{split}/{TABLE}"
             if name not in manifest.files:
-                raise DataError(f"{root / MANIFEST} has no hash of {name}. {_AGAIN}")
+                raise DataError(f"{root / MANIFEST} has no hash of {name}. {AGAIN}")
             table = _Table(root, split, manifest)
             rows[split] = table.read(_read_hashed(root, name, manifest.files[name]))
             hashes |= table.hashes
@@ -196,6 +139,23 @@ class PreferenceSet:
             )
         return self._rows[split]
 
+    @property
+    def preview(self) -> Path:
+        """A picture of some rows."""
+        return self.root / PREVIEW
+
+    @property
+    def quarantine(self) -> Path:
+        """The list of inputs that could not be used; absent where there is none."""
+        return self.root / QUARANTINE
+
+    def quarantined(self) -> list[dict[str, str]]:
+        """Inputs that could not be used: rows of split, key, file and reason."""
+        if QUARANTINE not in self.manifest.files:
+            return []
+        data = _read_hashed(self.root, QUARANTINE, self.manifest.files[QUARANTINE])
+        return [json.loads(line) for line in data.splitlines()]
+
     def read_image(self, path: Path) -> Image.Image:
         """Read one image of the set as upright RGB, and check that it is the one that was written.
 
@@ -208,46 +168,10 @@ class PreferenceSet:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            raise DataError(f"{path} is gone. {_AGAIN}") from None
+            raise DataError(f"{path} is gone. {AGAIN}") from None
         if sha256_bytes(data) != expected:
-            raise DataError(f"{path} is not the image that was written: it is damaged. {_AGAIN}")
+            raise DataError(f"{path} is not the image that was written: it is damaged. {AGAIN}")
         return read_image(data, name=str(path))
-
-
-def _read_manifest(root: Path) -> Manifest:
-    path = root / MANIFEST
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_MANIFEST_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError(
-            f"{root} is not a preference set: it has no {MANIFEST}. "
-            "`clipalign prepare` makes one."
-        ) from None
-    try:
-        if len(content) > _MAX_MANIFEST_BYTES:
-            raise ValueError(f"larger than {_MAX_MANIFEST_BYTES} bytes")
-        tree = parse_yaml(content.decode("utf-8"))
-        if not isinstance(tree, dict) or "schema_version" not in tree:
-            raise ValueError("it has no schema_version")
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not the manifest of a preference set: {error}.") from None
-    if tree["schema_version"] != SCHEMA_VERSION:
-        raise DataError(
-            f"{path} has schema version {tree['schema_version']!r}, and this clipalign reads "
-            f"{SCHEMA_VERSION}. Update clipalign, or prepare the set again."
-        )
-    try:
-        manifest = Manifest.model_validate(tree)
-    except ValidationError as error:
-        lines = "\n".join(f"  {line}" for line in explain(error, Manifest))
-        raise DataError(f"{path} is damaged:\n{lines}\n{_AGAIN}") from None
-    if manifest.sealed().content_sha256 != manifest.content_sha256:
-        raise DataError(f"{path} was changed after it was written. {_AGAIN}")
-    for texts in (manifest.candidates, manifest.regulariser_candidates or []):
-        if len(set(texts)) < len(texts):
-            raise DataError(f"{path} names a candidate text twice. {_AGAIN}")
-    return manifest
 
 
 def _read_hashed(root: Path, name: str, expected: str) -> bytes:
@@ -258,9 +182,9 @@ def _read_hashed(root: Path, name: str, expected: str) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}. {_AGAIN}") from None
+        raise DataError(f"{path} cannot be read: {error.strerror}. {AGAIN}") from None
     if sha256_bytes(data) != expected:
-        raise DataError(f"{path} was changed after it was written. {_AGAIN}")
+        raise DataError(f"{path} was changed after it was written. {AGAIN}")
     return data
 
 
@@ -293,7 +217,7 @@ class _Table:
         if problems:
             more = len(problems) - _MAX_PROBLEMS
             lines = [*problems[:_MAX_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]
-            raise DataError(f"{self.path} is damaged:\n  " + "\n  ".join(lines) + f"\n{_AGAIN}")
+            raise DataError(f"{self.path} is damaged:\n  " + "\n  ".join(lines) + f"\n{AGAIN}")
         return tuple(rows)
 
     def _row(self, line: bytes) -> PreferenceRow:
@@ -344,11 +268,3 @@ class _Table:
         if not isinstance(text, str) or text not in self.candidates:
             raise ValueError(f"{text!r} is not among the candidates of the manifest")
         return self.candidates[text]
-
-
-def read_quarantine(preferences: PreferenceSet) -> Iterator[dict[str, str]]:
-    """What could not be used: rows of split, key, file and reason."""
-    path = preferences.root / QUARANTINE
-    if QUARANTINE in preferences.manifest.files:
-        with path.open(encoding="utf-8") as file:
-            yield from map(json.loads, file)

@@ -7,7 +7,6 @@ class is chosen, the prompt of the written one rejected, and the clean image is 
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import random
 from collections.abc import Iterator
@@ -23,10 +22,10 @@ from clipalign.datasets.options import Template
 from clipalign.errors import DataError, near_matches
 from clipalign.tasks import rendering
 from clipalign.tasks.base import Candidates, PreparedRow, classnames
+from clipalign.tasks.lettering import fonts_with
 
 __all__ = ["Typographic"]
 
-_NO_CHARACTER = "\U0010ffff"  # never assigned: every font shows its box for missing characters
 _NAMES_SHOWN = 10
 
 
@@ -176,8 +175,7 @@ class Typographic:
         if key not in self._known:
             classes, files = classnames(dataset, split), self._fonts(_side(split))
             fonts = {
-                name: tuple(path for path in files if _has(path, name))
-                for name in self.options.wrong_classes or classes
+                name: fonts_with(name, files) for name in self.options.wrong_classes or classes
             }
             writable = tuple(name for name, able in fonts.items() if able)
             self._known[key] = _Words(frozenset(classes), fonts, writable)
@@ -201,23 +199,6 @@ class _Words:
 
 def _side(split: str) -> str:
     return "test" if split.startswith("test") else "train"
-
-
-def _has(path: Path, text: str) -> bool:
-    """Whether a font has every character of a text that leaves ink."""
-    return all(_glyph(path, c) != _glyph(path, _NO_CHARACTER) for c in text if not c.isspace())
-
-
-@functools.lru_cache(maxsize=100_000)
-def _glyph(path: Path, character: str) -> tuple[tuple[int, int], bytes]:
-    """How a character looks: Pillow does not tell whether a font has it."""
-    mask = _font(path).getmask(character)
-    return mask.size, bytes(mask)
-
-
-@functools.cache
-def _font(path: Path) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(path), 32, layout_engine=ImageFont.Layout.BASIC)
 
 
 def _listed(names: list[str]) -> str:

@@ -106,7 +106,7 @@ class Workers:
             return
         chunks = iter(lambda: list(islice(numbered, _CHUNK)), [])
         under_way: deque[Future[list[Outcome]]] = deque()
-        submit = partial(self._pool.submit, _work_chunk, split)
+        submit = partial(self._pool.submit, partial(_work_chunk, split))
         try:
             for chunk in islice(chunks, _AHEAD * self._count):
                 under_way.append(submit(chunk))
@@ -166,7 +166,9 @@ def _row(files: _Files, example: Example, stem: str, row: PreparedRow) -> Row:
     """Write the images of a row; return what the table says of it."""
     image, clean = row.image, row.clean_image
     name, digest = files.write(image, f"images/{stem}")
-    clean_name, clean_digest = (None, None) if clean is None else files.write(clean, f"clean/{stem}")
+    clean_name, clean_digest = (
+        (None, None) if clean is None else files.write(clean, f"clean/{stem}")
+    )
     own = {
         "file_name": name,
         "clean_file_name": clean_name,

@@ -167,6 +167,13 @@ class _Session:
         wants = config.train.validate_every and "validation" in self.preferences.splits
         self.validation = self._data("validation") if wants else None
         self.part = apply_trainable(self.model, self.trainable, seed=config.seed)
+        steps = config.train
+        self.total = steps.steps or steps.epochs * self.data.stream.steps_per_epoch(
+            steps.batch_size
+        )
+        self.average = build_average(
+            steps.averaging, steps.averaging_options, self.part.named_parameters(), self.total
+        )
 
     def run(self, run: RunDirectory) -> TrainResult:
         """Train, or go on training, in a run directory that this process holds."""
@@ -249,7 +256,6 @@ class _Session:
 
     def _trainer(self, callbacks: _Callbacks) -> Trainer:
         config, steps = self.config, self.config.train
-        total = steps.steps or steps.epochs * self.data.stream.steps_per_epoch(steps.batch_size)
         weight = config.regulariser_weight
         weight = default_regulariser_weight(config.method) if weight is None else weight
         if weight and not _has_regulariser_images(self.data.stream):
@@ -257,16 +263,14 @@ class _Session:
         lr = steps.lr or default_lr(self.trainable, config.model)
         if lr > SANE_LR and self.trainable.kind in ("image-encoder", "last"):
             callbacks.warn(f"A learning rate of {lr:g} is far above what keeps what CLIP knows.")
-        average = build_average(
-            steps.averaging, steps.averaging_options, self.part.named_parameters(), total
-        )
         problem = Problem(
             self.part, self.objective.to(self.device), regulariser(config.regulariser), weight,
             ORTHOGONALITY, self.texts, self.regulariser_texts,
         )  # fmt: skip
         return Trainer(
-            problem, self.data, self.validation, steps, lr, total, config.seed, average, callbacks
-        )
+            problem, self.data, self.validation, steps, lr, self.total, config.seed, self.average,
+            callbacks,
+        )  # fmt: skip
 
 
 class _Callbacks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -86,10 +87,19 @@ def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny(model_directory: Callable[[str], Path]) -> Callable[..., LoadedModel]:
-    """A tiny model, freshly loaded: `tiny("vit")`."""
-    return lambda name, **options: load_model(f"local-dir:{model_directory(name)}", **options)
+    """A tiny model that the test may change: `tiny("vit")`, `tiny("vit", precision="bf16")`."""
+
+    @cache
+    def loaded(name: str, **options: str) -> LoadedModel:
+        return load_model(f"local-dir:{model_directory(name)}", **options)
+
+    def copied(name: str, **options: str) -> LoadedModel:
+        model = loaded(name, **options)
+        return deepcopy(model, {id(model.tokenizer): model.tokenizer})
+
+    return copied
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,191 @@
+"""`clipalign eval`: measure models, with intervals, beside the models that they started from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete
+from clipalign.cli.runs import complete_runs
+from clipalign.errors import Interrupted, UsageError, near_matches
+from clipalign.plugins import registry
+
+app = typer.Typer()
+
+_DEFAULT_MODEL = "emoji-tiny"
+
+
+@app.command("eval")
+def evaluate_(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL]...",
+            help="Runs or other model specs; none for the newest run in runs/.",
+            autocompletion=complete_runs,
+        ),
+    ] = None,
+    suites: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--suite", help="What to measure; may be repeated.", autocompletion=complete("suites")
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="reference (what a run started from; its default), none, or a model spec.",
+            autocompletion=complete_runs,
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Name, folder or table of images; the suite's own if left out.",
+            autocompletion=complete("datasets"),
+        ),
+    ] = None,
+    splits: Annotated[
+        list[str] | None,
+        typer.Option("--split", help="May be repeated; the test splits if left out."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Option of the suite, or dataset.KEY of the dataset."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of attacks and resampling.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 256,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if any.")] = None,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Keep image features for next time.")
+    ] = True,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the results; a run's results/ by default."),
+    ] = None,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Measure models, with intervals, beside the models that they started from.
+
+    \b
+    Examples:
+      clipalign eval --suite typographic
+      clipalign eval runs/dpo runs/kto --suite typographic --against reference --json
+      clipalign eval ViT-B-32/openai --dataset ./photos --set styles=[note] -o results/
+      clipalign eval runs/dpo --dataset paint/index.csv --split test
+      clipalign eval --set dataset.views=2 --split test
+    """
+    out = Console(json=as_json, quiet=quiet)
+    names = list(dict.fromkeys(suites or ["typographic"]))
+    options = _options(settings or (), names)
+    chosen = list(dict.fromkeys(models or [_newest(out)]))
+    for spec in [*chosen, *([against] if against not in (None, "reference", "none") else [])]:
+        _check(spec)
+    out.note("Loading torch and open_clip…")
+    from clipalign.evals.evaluate import evaluate, result_path, run_of
+    from clipalign.models.spec import parse_model_spec
+    from clipalign.reports.tables import results_document, summary_table
+    from clipalign.training.signals import StopSignal
+
+    results, files = [], []
+    try:
+        with StopSignal():
+            for spec in chosen:
+                run = run_of(parse_model_spec(spec))
+                folder = output if output is None or len(chosen) == 1 else output / _plain(spec)
+                if folder is None and run is not None:
+                    folder = run / "results"
+                found = evaluate(
+                    spec,
+                    suites=names,
+                    against=_other(against, run),
+                    dataset=dataset,
+                    suite_options={name: options[name] for name in names},
+                    dataset_options=options["dataset"],
+                    splits=splits,
+                    seed=seed,
+                    output=folder,
+                    device=device,
+                    batch_size=batch_size,
+                    use_cache=cache,
+                    reporter=out,
+                )
+                out.say(summary_table(found, details=True) + "\n")
+                results += found
+                files += [result_path(folder, result) for result in found] if folder else []
+    except Interrupted as error:
+        kept = " What was encoded is kept: the same command goes on from there." if cache else ""
+        raise Interrupted(f"{error}{kept}") from None
+    written = "\n".join(map(str, files)) or "not written; -o DIR keeps them."
+    out.result(results_document(results, files), f"Results: {written}")
+
+
+def _newest(out: Console) -> str:
+    """The newest run; the default model where there is none."""
+    from clipalign.training.rundir import newest_run
+
+    run = newest_run()
+    if run is None:
+        out.note(
+            f"There is no finished run in runs/, so {_DEFAULT_MODEL} stands alone. "
+            "`clipalign train` makes one."
+        )
+        return _DEFAULT_MODEL
+    out.note(f"The newest run is {run}.")
+    return str(run)
+
+
+def _check(spec: str) -> None:
+    """Refuse what names no model before torch is imported."""
+    from clipalign.models.spec import parse_model_spec
+
+    parse_model_spec(spec)
+
+
+def _other(against: str | None, run: Path | None) -> str | None:
+    """What a model stands against: a run against its reference, unless something else is said."""
+    if against is None:
+        return "reference" if run else None
+    return None if against == "none" else against
+
+
+def _options(settings: Sequence[str], suites: Sequence[str]) -> Mapping[str, dict[str, Any]]:
+    """Options by suite and, under "dataset", those of the dataset.
+
+    Raises:
+        UsageError: no such suite, or a setting that belongs to none.
+    """
+    from clipalign.plain_yaml import parse_yaml
+
+    for name in suites:
+        registry("suites").entry(name)
+    found: dict[str, dict[str, Any]] = {owner: {} for owner in ("dataset", *suites)}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        owner, dot, option = key.strip().rpartition(".")
+        if not equals or not option:
+            raise UsageError(f"--set {setting}: must be KEY=VALUE, such as attacks_per_image=3.")
+        if not dot and len(suites) > 1:
+            raise UsageError(
+                f"--set {setting}: say of which suite, such as {suites[0]}.{option}={text}."
+            )
+        owner = owner or suites[0]
+        if owner not in found:
+            raise UsageError(f"--set {setting}: no suite {owner!r}.{near_matches(owner, found)}")
+        try:
+            found[owner][option] = parse_yaml(text)
+        except ValueError as error:
+            raise UsageError(f"--set {setting}: {error}") from None
+    return found
+
+
+def _plain(spec: str) -> str:
+    """A model spec as the name of a folder."""
+    return re.sub(r"[^\w.-]+", "_", spec).strip("_.") or "model"

@@ -1,0 +1,164 @@
+"""`clipalign prepare`: turn labelled images into preferences."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table
+from clipalign.errors import Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from clipalign.tasks.preference_set import PreferenceSet
+
+app = typer.Typer()
+
+_REASONS_SHOWN = 10
+
+
+@app.command()
+def prepare(
+    task: Annotated[
+        str, typer.Argument(help="What makes the preferences.", autocompletion=complete("tasks"))
+    ] = "typographic",
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="Labelled images: a folder, a table (.csv, .jsonl, .parquet) or a name.",
+            autocompletion=complete("datasets"),
+        ),
+    ] = "emoji",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Directory to make; the cache when left out."),
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="Split to prepare; repeat for more.")
+    ] = None,
+    attacks_per_image: Annotated[
+        int | None, typer.Option(help="Attacked copies of each image.")
+    ] = None,
+    style: Annotated[
+        list[str] | None, typer.Option(help="How words are drawn; repeat for more.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any option of the task."),
+    ] = None,
+    dataset_settings: Annotated[
+        list[str] | None,
+        typer.Option("--dataset-set", metavar="KEY=VALUE", help="Any option of the dataset."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Images a split, drawn at random.")] = None,
+    max_side: Annotated[
+        int, typer.Option(help="Shrink larger images to this many pixels; 0 for never.")
+    ] = 1024,
+    workers: Annotated[int, typer.Option(help="Processes; the result is the same.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a preference set that stands there.")
+    ] = False,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Turn labelled images into preferences: a set of images on disk, to train on.
+
+    \b
+    Examples:
+      clipalign prepare typographic -o prefs/                  # the embedded images
+      clipalign prepare typographic --dataset ./photos -o prefs/ --workers 8
+      clipalign prepare typographic --dataset photos/index.csv --dataset-set label_column=name
+      clipalign prepare typographic --style note --attacks-per-image 3 --split test -o attacked/
+
+    A folder has one sub-folder a class (or train/, val/ and test/ with those); a table has the
+    columns image and label. Images that cannot be used are listed in quarantine.jsonl.
+    """
+    out = Console(json=as_json, quiet=quiet)
+    options = _options(settings, "--set")
+    if attacks_per_image is not None:
+        options["attacks_per_image"] = attacks_per_image
+    if style:
+        options["styles"] = style
+    from clipalign.tasks.prepare import prepare as run
+    from clipalign.training.signals import StopSignal
+
+    try:
+        with StopSignal():
+            made = run(
+                task,
+                dataset,
+                output,
+                task_options=options,
+                dataset_options=_options(dataset_settings, "--dataset-set"),
+                splits=split or None,
+                seed=seed,
+                workers=workers,
+                limit=limit,
+                max_side=max_side or None,
+                overwrite=overwrite,
+                reporter=out,
+            )
+    except Interrupted as stopped:
+        raise Interrupted(f"{stopped} Nothing was written; run the same command again.") from None
+    out.result(_document(made), _text(made))
+
+
+def _options(settings: list[str] | None, flag: str) -> dict[str, Any]:
+    """KEY=VALUE, the values in YAML.
+
+    Raises:
+        UsageError: one is not of that form.
+    """
+    from clipalign.plain_yaml import parse_yaml
+
+    options = {}
+    for setting in settings or ():
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"{flag} {setting}: must be KEY=VALUE, such as attacks_per_image=3.")
+        try:
+            options[key.strip()] = parse_yaml(text)
+        except ValueError as error:
+            raise UsageError(f"{flag} {setting}: {error}.") from None
+    return options
+
+
+def _document(made: PreferenceSet) -> dict[str, Any]:
+    return {
+        "output": made.root,
+        "task": made.manifest.task,
+        "dataset": made.manifest.dataset,
+        "candidates": len(made.candidates),
+        "counts": {split: counts.model_dump() for split, counts in made.manifest.counts.items()},
+        "quarantined": made.quarantined(),
+        "preview": made.preview,
+        "content_sha256": made.content_sha256,
+        "next": _next(made),
+    }
+
+
+def _text(made: PreferenceSet) -> str:
+    refused = made.quarantined()
+    rows = [
+        (split, f"{counts.images:,}", f"{counts.rows:,}", f"{counts.quarantined:,}")
+        for split, counts in made.manifest.counts.items()
+    ]
+    lines = [table(("SPLIT", "IMAGES", "PREFERENCES", "QUARANTINED"), rows)]
+    if refused:
+        lines += ["", f"Quarantined ({made.quarantine}):"]
+        lines += [f"  {row['file']}: {row['reason']}" for row in refused[:_REASONS_SHOWN]]
+        if len(refused) > _REASONS_SHOWN:
+            lines.append(f"  and {len(refused) - _REASONS_SHOWN} more")
+    lines += ["", f"Set:     {made.root}", f"Preview: {made.preview}"]
+    if command := _next(made):
+        lines += ["", f"Train on it: {command}"]
+    return "\n".join(lines)
+
+
+def _next(made: PreferenceSet) -> str | None:
+    if "train" not in made.splits:
+        return None
+    return f"clipalign train --data {shlex.quote(str(made.root))}"

@@ -1,0 +1,149 @@
+"""Read the rows of a CSV, JSON Lines or Parquet file as text cells, with what is wrong of each.
+
+Rows are numbered as a text editor or a spreadsheet shows them: the first row of a CSV after its
+header is row 2, the first line of a JSON Lines file row 1, the first row of a Parquet file row 1.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipalign.errors import DataError
+
+__all__ = ["Row", "read_rows"]
+
+_MAX_CELL = 1 << 17  # characters
+_MAX_BYTES = 1 << 31
+_NOT_UTF8 = "not UTF-8 text; save the table as UTF-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: cells by column, and what is wrong with it."""
+
+    number: int
+    cells: Mapping[str, str]
+    problems: tuple[str, ...] = ()
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All rows of a table, by the ending of its name.
+
+    Raises:
+        DataError: it cannot be read as a table at all.
+    """
+    readers = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path} is not a table: it must end in {', '.join(readers)}.")
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise DataError(f"{path} is larger than {_MAX_BYTES >> 30} GiB. Cut it into parts.")
+        return reader(path)
+    except OSError as error:
+        words = error.strerror or str(error)
+        raise DataError(f"The table {path} cannot be read: {words}.") from None
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path} is UTF-16. Save it as UTF-8.")
+    # bytes that are no UTF-8 become lone surrogates, so that each row can name its own
+    return data.decode("utf-8-sig", "surrogateescape")
+
+
+def _csv(path: Path) -> list[Row]:
+    lines = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    rows: list[Row] = []
+    header: list[str] = []
+    before = csv.field_size_limit(_MAX_CELL)
+    try:
+        for number, cells in enumerate(lines, 1):
+            if not header:
+                header = _header(path, cells)
+            elif cells:
+                rows.append(_csv_row(number, header, cells))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {lines.line_num}: {error}.") from None
+    finally:
+        csv.field_size_limit(before)
+    return rows
+
+
+def _header(path: Path, cells: list[str]) -> list[str]:
+    header = [cell.strip() for cell in cells]
+    if len(set(header)) < len(header) or "" in header or _broken("".join(header)):
+        raise DataError(f"{path}: its first line must name the columns, each once, in UTF-8.")
+    return header
+
+
+def _csv_row(number: int, header: list[str], cells: list[str]) -> Row:
+    problems = []
+    if len(cells) != len(header):
+        problems.append(f"{len(cells)} cells, and the header has {len(header)}")
+    if _broken("".join(cells)):
+        problems.append(_NOT_UTF8)
+        cells = []
+    return Row(number, dict(zip(header, cells, strict=False)), tuple(problems))
+
+
+def _jsonl(path: Path) -> list[Row]:
+    rows = []
+    for number, line in enumerate(_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        if _broken(line):
+            rows.append(Row(number, {}, (_NOT_UTF8,)))
+            continue
+        try:
+            row = json.loads(line) if len(line) <= 8 * _MAX_CELL else "too long"
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            rows.append(Row(number, {}, ("not a JSON object on one line",)))
+            continue
+        rows.append(_typed(number, row))
+    return rows
+
+
+def _parquet(path: Path) -> list[Row]:
+    try:
+        arrow = importlib.import_module("pyarrow")
+        parquet = importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        raise DataError(
+            f"Reading {path} needs pyarrow: `pip install pyarrow`, or save the table as CSV."
+        ) from None
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except arrow.ArrowException as error:
+        raise DataError(f"{path} is not a Parquet file: {error}.") from None
+    return [_typed(number, row) for number, row in enumerate(rows, 1)]
+
+
+def _typed(number: int, row: Mapping[str, Any]) -> Row:
+    """A row of values as text; nothing and NaN are empty."""
+    cells, problems = {}, []
+    for column, value in row.items():
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            cells[column] = ""
+        elif isinstance(value, str) and _broken(value):
+            problems.append(_NOT_UTF8)
+        elif isinstance(value, str | int | float):
+            cells[column] = str(value)
+        else:
+            problems.append(f"{column} holds neither text nor a number")
+    return Row(number, cells, tuple(problems))
+
+
+def _broken(text: str) -> bool:
+    return any("\ud800" <= c <= "\udfff" for c in text)

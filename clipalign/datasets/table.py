@@ -1,0 +1,219 @@
+"""Dataset `table`: a CSV, JSON Lines or Parquet file that names images and their labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from clipalign.datasets.base import Example
+from clipalign.datasets.images import read_image
+from clipalign.datasets.options import (
+    DEFAULT_TEMPLATES,
+    SPLIT_NAMES,
+    Template,
+    label_problem,
+    split_name,
+)
+from clipalign.datasets.rows import Row, read_rows
+from clipalign.errors import DataError, near_matches
+from clipalign.files import canonical_json, sha256_bytes, sha256_file
+
+__all__ = ["Table"]
+
+_IMAGE_COLUMNS = ("image", "file_name", "path")
+_SHOWN = 20
+
+
+class Table:
+    """Labelled images as rows of a table.
+
+    Columns: `image` (or `file_name`, or `path`), `label`, and where there are, `split`, `group`
+    and `attack_text`; all others are kept as attributes. Other names are given as options. Files
+    are found from the table's folder, or from `root`, and lie below it. Without a column `split`
+    all rows are the split `train`; "val" is read as validation.
+
+    `fingerprint` covers the table's bytes, the names and sizes in bytes of the images, and the
+    options that change how the table is read; not the images' content.
+
+    Raises:
+        DataError: naming every row that is wrong: missing files, paths out of the root, labels that
+            are empty, files named twice, text that is not UTF-8.
+    """
+
+    name = "table"
+
+    class Options(BaseModel):
+        """Options of the dataset."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        path: Path = Field(description="The table: .csv, .jsonl or .parquet.")
+        root: Path | None = Field(
+            None, description="Folder that image paths start from; null for the table's."
+        )
+        image_column: str | None = Field(
+            None, description="Column of the image; null for image, file_name or path."
+        )
+        label_column: str | None = Field(
+            "label", description="Column of the class name; null for images without labels."
+        )
+        split_column: str = Field("split", description="Column of the split, if there is one.")
+        group_column: str = Field(
+            "group", description="Column of what makes images dependent, if there is one."
+        )
+        attack_column: str = Field(
+            "attack_text", description="Column of the word on an attacked image, if there is one."
+        )
+        templates: tuple[Template, ...] = Field(
+            DEFAULT_TEMPLATES, min_length=1, description="Prompts with one {}; the first is used."
+        )
+        licence: str = Field("not stated", description="Of the images; goes into the manifest.")
+
+    def __init__(self, **options: Any) -> None:
+        self.options = self.Options(**options)
+        self.path, self.licence = self.options.path, self.options.licence
+        self.templates: Sequence[str] = self.options.templates
+        self.root = self.options.root or self.path.parent
+        reader = _Reader(self.options, self.root)
+        self._examples = reader.examples(read_rows(self.path))
+        labels = {e.label for split in self._examples.values() for e in split}
+        self.classnames: Sequence[str] = tuple(sorted(label for label in labels if label))
+        reading = self.options.model_dump(mode="json", exclude={"path", "root", "licence"})
+        content = [sha256_file(self.path), sorted(reader.sizes), reading]
+        self.fingerprint = sha256_bytes(canonical_json(content))
+
+    def splits(self) -> Sequence[str]:
+        """The names of the splits: train, validation, test, then others."""
+        return tuple(self._examples)
+
+    def examples(self, split: str) -> Sequence[Example]:
+        """The rows of a split, in the table's order."""
+        if split not in self._examples:
+            raise DataError(
+                f"{self.path} has no split {split!r}.{near_matches(split, self._examples)}"
+            )
+        return self._examples[split]
+
+    def image(self, example: Example) -> Image.Image:
+        """Read one image as upright RGB."""
+        return read_image(self.root / example.source, name=example.key)
+
+
+class _Reader:
+    """Makes examples of rows, and gathers what is wrong."""
+
+    def __init__(self, options: Table.Options, root: Path) -> None:
+        self._options, self._root = options, root
+        self._real = os.path.realpath(root)
+        self._problems: list[tuple[int, str]] = []
+        self._seen: dict[str, int] = {}
+        self.sizes: list[tuple[str, int]] = []
+
+    def examples(self, rows: list[Row]) -> dict[str, list[Example]]:
+        """Examples by split.
+
+        Raises:
+            DataError: naming everything that is wrong.
+        """
+        path = self._options.path
+        if not rows:
+            raise DataError(f"{path} has no rows.")
+        self._problems = [(row.number, words) for row in rows for words in row.problems]
+        rows = [row for row in rows if not row.problems]
+        if not rows:
+            raise self._error()
+        columns = list(dict.fromkeys(column for row in rows for column in row.cells))
+        image_column = self._image_column(columns)
+        label_column = self._options.label_column
+        if label_column is not None and label_column not in columns:
+            raise DataError(
+                f"{path} has no column {label_column!r} of labels; it has {', '.join(columns)}. "
+                "Name the column with the option label_column."
+            )
+        found: dict[str, list[Example]] = {}
+        for row in rows:
+            example, split = self._example(row, image_column, label_column, columns)
+            if example is not None:
+                found.setdefault(split, []).append(example)
+        if self._problems:
+            raise self._error()
+        order = [*dict.fromkeys(SPLIT_NAMES.values()), *sorted(found)]
+        return {split: found[split] for split in dict.fromkeys(order) if split in found}
+
+    def _error(self) -> DataError:
+        """Of everything that is wrong, in the order of the rows."""
+        problems = [f"row {number}: {words}" for number, words in sorted(self._problems)]
+        more = len(problems) - _SHOWN
+        lines = problems[:_SHOWN] + ([f"and {more} more"] if more > 0 else [])
+        return DataError(
+            f"{self._options.path}: {len(problems)} problems:\n  " + "\n  ".join(lines)
+        )
+
+    def _image_column(self, columns: Sequence[str]) -> str:
+        asked = self._options.image_column
+        for column in (asked,) if asked is not None else _IMAGE_COLUMNS:
+            if column in columns:
+                return column
+        wanted = repr(asked) if asked is not None else " or ".join(map(repr, _IMAGE_COLUMNS))
+        raise DataError(
+            f"{self._options.path} has no column {wanted} of images; it has "
+            f"{', '.join(columns)}. Name the column with the option image_column."
+        )
+
+    def _example(
+        self, row: Row, image_column: str, label_column: str | None, columns: Sequence[str]
+    ) -> tuple[Example | None, str]:
+        cells, options, problems = dict(row.cells), self._options, []
+        source = cells.pop(image_column, "").strip()
+        problem = self._file_problem(source, row.number)
+        problems += [problem] if problem else []
+        label = None
+        if label_column is not None:
+            label = cells.pop(label_column, "").strip()
+            problem = label_problem(label)
+            problems += [problem] if problem else []
+        split = "train"
+        if options.split_column in columns:
+            split = split_name(cells.pop(options.split_column, "").strip())
+            problems += [] if split else ["the split is empty"]
+        if problems:
+            self._problems += [(row.number, problem) for problem in problems]
+            return None, split
+        group = cells.pop(options.group_column, "").strip()
+        if options.attack_column in cells:
+            cells["attack_text"] = cells.pop(options.attack_column).strip()
+        attributes = {c: cells.get(c, "") for c in self._kept(columns, image_column, label_column)}
+        return Example(source, label, source, group or source, attributes), split
+
+    def _kept(
+        self, columns: Sequence[str], image_column: str, label_column: str | None
+    ) -> list[str]:
+        options = self._options
+        used = {image_column, label_column, options.split_column, options.group_column}
+        return [
+            "attack_text" if c == options.attack_column else c for c in columns if c not in used
+        ]
+
+    def _file_problem(self, source: str, number: int) -> str | None:
+        if not source:
+            return "there is no image"
+        if "\0" in source:
+            return "the image's path has a zero byte"
+        if PurePosixPath(source).is_absolute() or PureWindowsPath(source).drive:
+            return f"{source!a} is an absolute path; paths start from {self._root}"
+        path = os.path.join(self._real, source)
+        real = os.path.realpath(path)
+        if os.path.commonpath([real, self._real]) != self._real:
+            return f"{source!a} lies outside of {self._root}"
+        if not os.path.isfile(real):
+            return f"there is no file {source!a} in {self._root}"
+        if real in self._seen:
+            return f"{source!a} is already named by row {self._seen[real]}"
+        self._seen[real] = number
+        self.sizes.append((source, os.path.getsize(real)))
+        return None

@@ -1,0 +1,185 @@
+"""`evaluate`: measure a model with one suite or several, against a reference where there is one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clipalign.build import component
+from clipalign.datasets.base import Dataset
+from clipalign.datasets.locate import locate_dataset
+from clipalign.errors import RunError, UsageError, near_matches
+from clipalign.evals.base import EvalContext, Suite
+from clipalign.evals.results import SuiteResult, write_result
+from clipalign.models.load import load_model
+from clipalign.models.loaded import LoadedModel
+from clipalign.models.spec import ModelSpec, parse_model_spec
+from clipalign.plain_yaml import read_yaml_mapping
+from clipalign.plugins import registry
+from clipalign.progress import Reporter, Silent
+
+__all__ = ["evaluate", "evaluate_run", "result_path", "run_of"]
+
+REFERENCE = "reference"
+"""What `against` is called for the model that a run started from."""
+
+
+def evaluate(
+    model: str | Path | LoadedModel = "emoji-tiny",
+    *,
+    suites: Sequence[str] = ("typographic",),
+    against: str | Path | LoadedModel | None = None,
+    dataset: str | Path | Dataset | None = None,
+    suite_options: Mapping[str, Mapping[str, Any]] | None = None,
+    dataset_options: Mapping[str, Any] | None = None,
+    splits: Sequence[str] | None = None,
+    seed: int = 0,
+    output: str | Path | None = None,
+    device: str | None = None,
+    batch_size: int = 256,
+    use_cache: bool = True,
+    reporter: Reporter | None = None,
+) -> list[SuiteResult]:
+    """Measure a model.
+
+        clipalign.evaluate("runs/typographic-kto-1", against="reference")
+        clipalign.evaluate("ViT-B-32/openai", dataset="./photos", output="results/")
+
+    Args:
+        model: model spec, a run directory included, or a loaded model.
+        suites: registered names.
+        against: "reference" for the model that a run started from, any other model spec, or a
+            loaded model; None for no comparison.
+        dataset: registered name, a folder, a table file, or a dataset; None for each suite's own.
+        suite_options: by the name of the suite.
+        dataset_options: of a dataset given by name or path.
+        splits: names; None for those whose names begin with "test", or what comes nearest.
+        seed: of attacks and resampling.
+        output: folder of the results; None for RUN/results for a run, and for nothing written
+            otherwise.
+        device: "cpu", "cuda", …; None for a GPU where there is one.
+        batch_size: images that go through a tower at once.
+        use_cache: whether features are read from the cache and kept there.
+        reporter: hears what is being done.
+
+    Returns:
+        One result for each suite and split, in that order; where they are written, each is at
+        `result_path(output, result)`.
+
+    Raises:
+        UsageError, ConfigError: an unknown name or option.
+        DataError: the data cannot serve a suite.
+        ModelError: a model cannot be used.
+        RunError: there is no run whose reference could be taken.
+        StorageError: the results cannot be written.
+    """
+    say: Reporter = reporter or Silent()
+    work = _work(suites, suite_options or {}, dataset, dataset_options or {}, splits)
+    spec = model.spec if isinstance(model, LoadedModel) else parse_model_spec(model)
+    if against == REFERENCE:
+        against = _reference_of(spec)
+    if output is None and (run := run_of(spec)):
+        output = run / "results"
+    tested = _loaded(model, device)
+    reference = None if against is None else _loaded(against, device)
+    results = []
+    for suite, data, split in work:
+        say.note(f"Suite {suite.name}: {data.name}, split {split}")
+        context = EvalContext(tested, reference, data, split, seed, batch_size, use_cache, say)
+        result, rows = suite.run(context)
+        if output is not None:
+            result = write_result(result_path(output, result), result, rows)
+        results.append(result)
+    return results
+
+
+def evaluate_run(
+    run: str | Path, *, device: str | None = None, reporter: Reporter | None = None
+) -> list[SuiteResult]:
+    """Compare a finished run with its reference, by the suite that is named as its task.
+
+    Returns:
+        The results, which are also in RUN/results; none where the task has no suite of its name.
+
+    Raises:
+        RunError: it is not a finished run.
+    """
+    task = read_yaml_mapping(Path(run) / "config.yaml").get("task", "typographic")
+    if task not in registry("suites").names():
+        return []
+    return evaluate(run, suites=[task], against=REFERENCE, device=device, reporter=reporter)
+
+
+def result_path(output: str | Path, result: SuiteResult) -> Path:
+    """Where a result lies in a folder of results: <suite>-<dataset>-<split>.json."""
+    parts = (result.suite, result.dataset.name, result.dataset.split)
+    return Path(output) / ("-".join(re.sub(r"[^\w.-]+", "_", part) for part in parts) + ".json")
+
+
+def run_of(spec: ModelSpec) -> Path | None:
+    """The run directory that a model spec names, by itself or by its model/."""
+    run = spec.path.parent if spec.kind == "directory" and spec.path else None
+    return run if run and (run / "config.yaml").is_file() else None
+
+
+def default_splits(dataset: Dataset) -> list[str]:
+    """The splits to evaluate where none is named: tests, else all but train, else all."""
+    splits = list(dataset.splits())
+    tests = [split for split in splits if split.startswith("test")]
+    return tests or [split for split in splits if split != "train"] or splits
+
+
+def _work(
+    suites: Sequence[str],
+    suite_options: Mapping[str, Mapping[str, Any]],
+    dataset: str | Path | Dataset | None,
+    dataset_options: Mapping[str, Any],
+    splits: Sequence[str] | None,
+) -> list[tuple[Suite, Dataset, str]]:
+    """What is to be measured on what: every refusal comes before a model is loaded."""
+    for name in suite_options:
+        if name not in suites:
+            raise UsageError(
+                f"There are options for the suite {name!r}, which is not evaluated."
+                + near_matches(name, suites)
+            )
+    work = []
+    for name in dict.fromkeys(suites):
+        suite: Suite = component("suites", name, **suite_options.get(name, {}))
+        source = suite.dataset if dataset is None else dataset
+        data = _dataset(source, dataset_options) if isinstance(source, str | Path) else source
+        known = data.splits()
+        for split in splits or default_splits(data):
+            if split not in known:
+                raise UsageError(f"{data.name} has no split {split!r}.{near_matches(split, known)}")
+            work.append((suite, data, split))
+    return work
+
+
+def _dataset(spec: str | Path, options: Mapping[str, Any]) -> Dataset:
+    name, options = locate_dataset(spec, options)
+    dataset: Dataset = component("datasets", name, **options)
+    return dataset
+
+
+def _reference_of(model: ModelSpec) -> str:
+    """The spec of the model that a run started from."""
+    run = run_of(model)
+    if run is None:
+        raise RunError(
+            f"{model} is not a run, so it has no reference. Name a model to compare it with."
+        )
+    spec = read_yaml_mapping(run / "config.yaml").get("model")
+    if not isinstance(spec, str):
+        raise RunError(f"{run / 'config.yaml'} does not say which model the run started from.")
+    return spec
+
+
+def _loaded(model: str | Path | LoadedModel, device: str | None) -> LoadedModel:
+    if isinstance(model, LoadedModel):
+        return model
+    return load_model(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))

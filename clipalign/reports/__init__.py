@@ -1,0 +1,1 @@
+"""What people read: tables made of results files, and of nothing else."""

@@ -1,0 +1,185 @@
+"""Tasks `concept` and `gender`: prefer the caption that says the other value of a concept.
+
+An image of a woman prefers "a photo of a man frowning." to "a photo of a woman frowning."; what is
+trained learns the concept's direction by reversing it, and is then turned to neutral with one
+number ("Aligning Visual Contrastive Learning Models via Preference Optimization", §3.3 and §4).
+Which concept it is, is data: `clipalign.tasks.concepts.file` says how it is written.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from clipalign.datasets.base import Dataset, Example
+from clipalign.datasets.locate import load_dataset
+from clipalign.errors import ConfigError, DataError
+from clipalign.files import sha256_bytes
+from clipalign.tasks.base import Candidates, PreparedRow
+from clipalign.tasks.concepts import file as concept_file
+from clipalign.tasks.concepts.file import concept_path, load_concept
+from clipalign.tasks.concepts.source import ConceptSource
+
+__all__ = ["ConceptTask", "GenderTask"]
+
+_KEPT_BESIDE = {"emoji-people": "emoji"}  # what "auto" keeps still beside a dataset
+
+
+class ConceptTask:
+    """Flips a concept in the captions of images, and holds everything else still.
+
+    Of an image, the caption with another value is chosen and the one with its own is rejected;
+    templates and activity are the same. The candidates are the captions of all values and all
+    activities. The regulariser sees the same images, and those of a second dataset, with the
+    captions that say no value and the prompts of the second dataset's classes.
+    """
+
+    name = "concept"
+
+    class Options(BaseModel):
+        """Options of the task."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        concept: str = Field(description="A concept file (YAML), or one that ships: gender.")
+        attribute: str | None = Field(
+            None, description="Column of the value; null for the concept's, label for the class."
+        )
+        activity: str | None = Field(
+            None, description="Column of the activity; null for the concept's, label for the class."
+        )
+        balance: bool = Field(
+            True, description="Use as many images of every value, within every activity."
+        )
+        keep: str | None = Field(
+            "auto",
+            description="Dataset that is held still besides: a name, folder or table; auto for "
+            "emoji beside emoji-people, else none; null for none.",
+        )
+        keep_options: dict[str, Any] = Field(
+            default_factory=dict, description="Options of that dataset."
+        )
+        keep_share: float = Field(
+            0.5, gt=0, lt=1, description="Its share of the images that the regulariser sees."
+        )
+
+        @field_validator("concept")
+        @classmethod
+        def _readable(cls, spec: str) -> str:
+            try:
+                load_concept(spec)
+            except ConfigError as error:
+                raise ValueError(str(error).replace("\n", "\n  ")) from None
+            return spec
+
+    def __init__(self, **options: Any) -> None:
+        self.options = self.Options(**options)
+        self.concept = load_concept(self.options.concept)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the concept file, and of the code that makes captions of it."""
+        written = Path(concept_file.__file__).read_bytes()
+        return sha256_bytes(concept_path(self.options.concept).read_bytes() + written)
+
+    def source(self, dataset: Dataset) -> ConceptSource:
+        """The dataset with its values balanced, and the images that are held still beside it.
+
+        Raises:
+            UsageError: there is no dataset of the name in the option `keep`.
+            DataError: it cannot be read.
+        """
+        options, concept = self.options, self.concept
+        keep = _KEPT_BESIDE.get(dataset.name) if options.keep == "auto" else options.keep
+        return ConceptSource(
+            dataset,
+            concept,
+            attribute=options.attribute or concept.attribute,
+            activity=(options.activity or concept.activity) if concept.takes_activities else None,
+            balance=options.balance,
+            keep=None if keep is None else load_dataset(keep, options.keep_options),
+        )
+
+    def candidates(self, dataset: Dataset, split: str) -> Candidates:
+        """All captions that say a value; for the regulariser all that say none, and kept prompts.
+
+        Raises:
+            DataError: the split has no column of the concept, fewer than two of its values, or
+                nothing left when it is balanced.
+        """
+        source = self._source(dataset)
+        notes = source.check(split)
+        texts = dict.fromkeys(
+            self.concept.caption(value, reading.activity, reading.noun)
+            for reading in source.readings
+            for value in self.concept.values
+        )
+        held = self._held(source)
+        if held is None and source.keep is not None:
+            raise DataError(
+                f"The dataset {source.keep.name!r} has too few classes to be held still. Name "
+                "another with the option keep, or none with keep=null."
+            )
+        if held is None:
+            notes.append(
+                f"Nothing is held still while {self.concept.name!r} is turned: there are no "
+                "activities with neutral captions, and no other images. Name a dataset that is to "
+                "stay as it is with the option keep."
+            )
+        return Candidates(tuple(texts), held, tuple(notes))
+
+    def rows(
+        self,
+        example: Example,
+        image: Image.Image,
+        dataset: Dataset,
+        split: str,
+        rng: random.Random,
+    ) -> Iterator[PreparedRow]:
+        """One row: the flipped caption over the image's own, or an image that is held still.
+
+        The share `keep_share` of the images has no clean partner: kept images take its place.
+
+        Raises:
+            DataError: the image's columns do not say a value of the concept.
+        """
+        source = self._source(dataset)
+        if source.is_kept(example):
+            yield PreparedRow(image, None, None, None)
+            return
+        shown = source.read(example)
+        flipped = rng.choice(self.concept.others(shown.value))
+        gives_way = source.keep is not None and rng.random() < self.options.keep_share
+        yield PreparedRow(
+            image,
+            None if gives_way or self._held(source) is None else image,
+            self.concept.caption(flipped, shown.activity, shown.noun),
+            self.concept.caption(shown.value, shown.activity, shown.noun),
+        )
+
+    def _source(self, dataset: Dataset) -> ConceptSource:
+        return dataset if isinstance(dataset, ConceptSource) else self.source(dataset)
+
+    def _held(self, source: ConceptSource) -> tuple[str, ...] | None:
+        """Candidates of the regulariser; None where there are too few to hold anything still."""
+        neutral = (self.concept.neutral(r.activity, r.noun) for r in source.readings)
+        texts = dict.fromkeys([*(text for text in neutral if text), *source.kept_prompts])
+        return tuple(texts) if len(texts) > 1 else None
+
+
+class GenderTask(ConceptTask):
+    """The task `concept` with the concept that ships as `gender`: woman or man."""
+
+    name = "gender"
+
+    class Options(ConceptTask.Options):
+        """Options of the task."""
+
+        concept: str = Field(
+            "gender", description="A concept file (YAML); gender for the one that ships."
+        )

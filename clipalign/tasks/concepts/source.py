@@ -1,0 +1,223 @@
+"""The images of a concept: read by its columns, balanced, and others beside them to hold still."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image
+
+from clipalign.datasets.base import Dataset, Example
+from clipalign.datasets.options import label_problem
+from clipalign.errors import DataError, near_matches
+from clipalign.files import canonical_json, sha256_bytes
+from clipalign.tasks.base import classnames
+from clipalign.tasks.concepts.balance import Reading, balance_note, balanced, spread
+from clipalign.tasks.concepts.file import Concept
+
+__all__ = ["ConceptSource"]
+
+LABEL = "label"  # as the name of a column: the class name
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Source of an example that is only to be held still: the example of the other dataset."""
+
+    example: Example
+
+
+class ConceptSource:
+    """A dataset as a concept task wants it.
+
+    Args:
+        dataset: images with the concept's columns.
+        concept: what to read.
+        attribute: column of the value; "label" for the class name.
+        activity: column of the activity, likewise; None for none.
+        balance: of each activity, keep as many images of every value, spread over their order;
+            activities that lack a value are left out.
+        keep: another dataset, whose images are held still beside these; at most as many as these,
+            spread over their order, and none whose class says a word of the concept.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        concept: Concept,
+        *,
+        attribute: str,
+        activity: str | None,
+        balance: bool,
+        keep: Dataset | None,
+    ) -> None:
+        self.dataset, self.concept, self.keep = dataset, concept, keep
+        self._attribute, self._activity, self._balance = attribute, activity, balance
+        self.parts: tuple[Dataset, ...] = (dataset,) if keep is None else (dataset, keep)
+        self.name = dataset.name
+        self.classnames, self.templates = dataset.classnames, dataset.templates
+        self.licence = "; ".join(dict.fromkeys(part.licence for part in self.parts))
+        self._examples: dict[str, Sequence[Example]] = {}
+        self._read: dict[str, Sequence[Reading | None]] = {}
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the datasets, and of how they are put together."""
+        parts = [[part.name, part.fingerprint] for part in self.parts]
+        return sha256_bytes(
+            canonical_json([parts, self._attribute, self._activity, self._balance])
+        )
+
+    def splits(self) -> Sequence[str]:
+        """Those of the dataset."""
+        return self.dataset.splits()
+
+    def examples(self, split: str) -> Sequence[Example]:
+        """The dataset's own images, balanced, then those that are held still."""
+        if split not in self._examples:
+            every = self.dataset.examples(split)
+            used = balanced(self._readings(split)) if self._balance else range(len(every))
+            found = [every[i] for i in used]
+            found += self._kept(split, len(found))
+            # every row of a table has the same columns
+            columns = dict.fromkeys(name for e in found for name in e.attributes)
+            self._examples[split] = [
+                replace(e, attributes={c: e.attributes.get(c, "") for c in columns}) for e in found
+            ]
+        return self._examples[split]
+
+    def image(self, example: Example) -> Image.Image:
+        """Read one image of either dataset."""
+        if isinstance(example.source, _Kept):
+            assert self.keep is not None
+            return self.keep.image(example.source.example)
+        return self.dataset.image(example)
+
+    def skipped(self, split: str) -> Iterable[tuple[str, str]]:
+        """Files that the dataset passed over, where it keeps count of them."""
+        of_dataset: Any = getattr(self.dataset, "skipped", None)
+        return of_dataset(split) if of_dataset else ()
+
+    def is_kept(self, example: Example) -> bool:
+        """Whether an image is only to be held still."""
+        return isinstance(example.source, _Kept)
+
+    def read(self, example: Example) -> Reading:
+        """What an image of the dataset shows.
+
+        Raises:
+            DataError: its columns do not say; the message is the reason.
+        """
+        cell = _cell(example, self._attribute)
+        value = self.concept.value_of(cell)
+        if value is None:
+            known = ", ".join(self.concept.values)
+            what = f"is {cell!r}, which is none of {known}" if cell else "is empty"
+            raise DataError(f"its {self._attribute} {what}")
+        activity = "" if self._activity is None else _cell(example, self._activity)
+        if activity and (problem := label_problem(activity)):
+            raise DataError(f"{problem} ({self._activity})")
+        if word := self.concept.said_in(activity):
+            raise DataError(
+                f"its {self._activity} {activity!r} says {word!r}, so that no caption of it would "
+                "be neutral"
+            )
+        kind = example.attributes.get(self.concept.nouns.column, "")
+        return Reading(activity, self.concept.is_noun(activity, kind), value)
+
+    @functools.cached_property
+    def readings(self) -> Sequence[Reading]:
+        """What the images of all splits show, each thing once, sorted: captions are made of it.
+
+        All splits, so that they have the same candidates.
+        """
+        found = {reading for split in self.splits() for reading in self._readings(split)}
+        return sorted(reading for reading in found if reading is not None)
+
+    @functools.cached_property
+    def kept_prompts(self) -> Sequence[str]:
+        """Prompts of the classes of the images that are held still."""
+        if self.keep is None:
+            return ()
+        names = (n for s in self.splits() for n in classnames(self.keep, self._kept_split(s)))
+        template = self.keep.templates[0]
+        return [template.format(n) for n in dict.fromkeys(names) if not self.concept.said_in(n)]
+
+    def check(self, split: str) -> list[str]:
+        """What to know of a split, one sentence each.
+
+        Raises:
+            DataError: it cannot serve the concept.
+        """
+        examples = self.dataset.examples(split)
+        self._require(self._attribute, "attribute", examples)
+        readings = [reading for reading in self._readings(split) if reading is not None]
+        present = {reading.value for reading in readings}
+        where = f"split {split!r} of the dataset {self.name!r}"
+        if len(present) < 2:
+            known = ", ".join(self.concept.values)
+            shown = f"only {next(iter(present))!r}" if present else "none of them"
+            raise DataError(
+                f"The concept {self.concept.name!r} takes images of at least two of its values "
+                f"({known}), and the {where} has {shown} in its column {self._attribute!r}. Add "
+                "images of another, or name another column with the option attribute."
+            )
+        notes = []
+        if self._activity is not None and not any(reading.activity for reading in readings):
+            notes.append(
+                f"No image of the {where} has an {self._activity!r}: captions say the "
+                f"{self.concept.name} alone, and no activities are held still."
+            )
+        note = balance_note(readings, f"The {where}", self._balance)
+        return [*notes, note] if note else notes
+
+    # --- Parts ----------------------------------------------------------------------------------
+
+    def _readings(self, split: str) -> Sequence[Reading | None]:
+        """What each image of a split shows; None where it cannot be read."""
+        if split not in self._read:
+            found: list[Reading | None] = []
+            for example in self.dataset.examples(split):
+                try:
+                    found.append(self.read(example))
+                except DataError:
+                    found.append(None)
+            self._read[split] = found
+        return self._read[split]
+
+    def _require(self, column: str, option: str, examples: Sequence[Example]) -> None:
+        columns = {LABEL, *(name for e in examples for name in e.attributes)}
+        if column not in columns:
+            raise DataError(
+                f"The dataset {self.name!r} has no column {column!r}."
+                f"{near_matches(column, columns)} Name the column with the option {option}, or "
+                "another dataset."
+            )
+
+    def _kept(self, split: str, most: int) -> list[Example]:
+        if self.keep is None:
+            return []
+        found = [
+            e
+            for e in self.keep.examples(self._kept_split(split))
+            if e.label is not None and not self.concept.said_in(e.label)
+        ]
+        name = self.keep.name
+        return [
+            Example(f"{name}/{e.key}", e.label, _Kept(e), f"{name}/{e.group or e.key}", e.attributes)
+            for e in spread(found, min(most, len(found)))
+        ]
+
+    def _kept_split(self, split: str) -> str:
+        assert self.keep is not None
+        known = self.keep.splits()
+        return split if split in known else known[0]
+
+
+def _cell(example: Example, column: str) -> str:
+    text = example.attributes.get(column)
+    if text is None and column == LABEL:
+        text = example.label
+    return " ".join((text or "").split())

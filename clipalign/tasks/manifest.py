@@ -1,0 +1,119 @@
+"""The manifest of a preference set: what was made of what, and the hashes of its tables."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clipalign.errors import DataError
+from clipalign.files import canonical_json, sha256_bytes
+from clipalign.options import explain
+from clipalign.plain_yaml import parse_yaml
+
+__all__ = [
+    "AGAIN",
+    "MANIFEST",
+    "SCHEMA_VERSION",
+    "SPLIT_NAME",
+    "Manifest",
+    "SplitCounts",
+    "read_manifest",
+]
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.yaml"
+AGAIN = "Prepare the set again."
+_MAX_BYTES = 1 << 24
+SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+"""Names of splits, which name directories."""
+_SplitName = Annotated[str, Field(pattern=f"^{SPLIT_NAME.pattern}$")]
+
+
+class SplitCounts(BaseModel):
+    """How many images a split came from, and what became of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    images: int = Field(ge=0, description="Images that went in.")
+    rows: int = Field(ge=0, description="Rows that came out.")
+    quarantined: int = Field(ge=0, description="Images that could not be used.")
+
+
+class Manifest(BaseModel):
+    """What `manifest.yaml` says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    schema_version: int
+    task: str
+    options: dict[str, Any]
+    seed: int
+    limit: int | None
+    max_side: int | None
+    dataset: str
+    dataset_options: dict[str, Any]
+    dataset_fingerprint: str
+    licence: str
+    candidates: list[str] = Field(min_length=2)
+    regulariser_candidates: list[str] | None
+    counts: dict[_SplitName, SplitCounts] = Field(min_length=1)
+    quarantined: int = Field(ge=0)
+    notes: list[str]
+    made_with: dict[str, str]
+    recipe_sha256: str = Field(description="Of all that decides the set's bytes.")
+    files: dict[str, str] = Field(description="sha256 of the tables.")
+    content_sha256: str = Field(description="Of everything above, and so of every file.")
+
+    def sealed(self) -> Manifest:
+        """With its `content_sha256` set."""
+        content = self.model_dump(mode="json", exclude={"content_sha256"})
+        return self.model_copy(update={"content_sha256": sha256_bytes(canonical_json(content))})
+
+    def dump(self) -> str:
+        """As YAML."""
+        tree = self.model_dump(mode="json")
+        return yaml.safe_dump(tree, allow_unicode=False, sort_keys=False, width=100)
+
+
+def read_manifest(root: Path) -> Manifest:
+    """The manifest of a set, checked against its own hash.
+
+    Raises:
+        DataError: there is none, it is damaged, or of another version.
+    """
+    path = root / MANIFEST
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(
+            f"{root} is not a preference set: it has no {MANIFEST}. `clipalign prepare` makes one."
+        ) from None
+    try:
+        if len(content) > _MAX_BYTES:
+            raise ValueError(f"larger than {_MAX_BYTES} bytes")
+        tree = parse_yaml(content.decode("utf-8"))
+        if not isinstance(tree, dict) or "schema_version" not in tree:
+            raise ValueError("it has no schema_version")
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not the manifest of a preference set: {error}.") from None
+    if tree["schema_version"] != SCHEMA_VERSION:
+        raise DataError(
+            f"{path} has schema version {tree['schema_version']!r}, and this clipalign reads "
+            f"{SCHEMA_VERSION}. Update clipalign, or prepare the set again."
+        )
+    try:
+        manifest = Manifest.model_validate(tree)
+    except ValidationError as error:
+        lines = "\n".join(f"  {line}" for line in explain(error, Manifest))
+        raise DataError(f"{path} is damaged:\n{lines}\n{AGAIN}") from None
+    if manifest.sealed().content_sha256 != manifest.content_sha256:
+        raise DataError(f"{path} was changed after it was written. {AGAIN}")
+    for texts in (manifest.candidates, manifest.regulariser_candidates or []):
+        if len(set(texts)) < len(texts):
+            raise DataError(f"{path} names a candidate text twice. {AGAIN}")
+    return manifest

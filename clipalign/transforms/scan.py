@@ -1,0 +1,172 @@
+"""The scan: what W_t does to a concept and what it costs, for many t, from cached features."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipalign.errors import UsageError
+from clipalign.evals.metrics import kl_divergence
+from clipalign.files import atomic_write_text
+from clipalign.progress import Reporter, Silent
+from clipalign.transforms.spectrum import Powers
+
+__all__ = ["Scan", "ScanRow", "parse_scan", "scan_powers", "write_scan"]
+
+MAX_POINTS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ScanRow:
+    """One t.
+
+    Attributes:
+        t: power of the map.
+        concept_accuracy: share of right values, both values counting alike.
+        activity_accuracy: share of right activities; None where there are none.
+        flip_rate: share of images whose predicted value is not that of t = 0.
+        gap: group gap, in cosine; 0 is neutral.
+        plain_gap: the same without normalisation after W_t, Σ_k σ_k^{2t} c_k.
+        top_k_share: share of the first value among the k nearest images, the mean over neutral
+            captions.
+        top_k_bias: |N_1 − N_0|/k among them, the mean over neutral captions.
+        kl: KL(π_0‖π_t) over the neutral captions, mean over images, in nats; None where there is
+            one caption.
+    """
+
+    t: float
+    concept_accuracy: float
+    activity_accuracy: float | None
+    flip_rate: float
+    gap: float
+    plain_gap: float
+    top_k_share: float
+    top_k_bias: float
+    kl: float | None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan and what it was made on.
+
+    Attributes:
+        concept, values: as the probe names them.
+        k: images that the retrieval looks at.
+        images: N.
+        rows: one a t, in the order asked for.
+    """
+
+    concept: str
+    values: tuple[str, str]
+    k: int
+    images: int
+    rows: tuple[ScanRow, ...]
+
+    def document(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return asdict(self) | {"values": list(self.values), "rows": [asdict(r) for r in self.rows]}
+
+
+def parse_scan(text: str) -> list[float]:
+    """The values of "A:B:STEP", both ends included: "-2:1.2:0.1" gives 33.
+
+    Raises:
+        UsageError: it is not that, or holds no value or far too many.
+    """
+    try:
+        low, high, step = (float(part) for part in text.split(":"))
+    except ValueError:
+        raise UsageError(
+            f"A scan is A:B:STEP, such as -2:1.2:0.1, and not {text!r}."
+        ) from None
+    if not all(map(math.isfinite, (low, high, step))) or step <= 0 or high < low:
+        raise UsageError(
+            f"The scan {text!r} holds no value: A:B:STEP needs A ≤ B and a STEP above 0."
+        )
+    count = math.floor((high - low) / step + 1e-9) + 1
+    if count > MAX_POINTS:
+        raise UsageError(f"The scan {text!r} holds {count} values; at most {MAX_POINTS} are taken.")
+    return [round(low + i * step, 12) + 0.0 for i in range(count)]
+
+
+def scan_powers(
+    powers: Powers, ts: Sequence[float], *, k: int = 10, reporter: Reporter | None = None
+) -> Scan:
+    """Read a probe under W_t for every t.
+
+    Args:
+        powers: of the map, with the probe's features.
+        ts: values of t.
+        k: images that the retrieval looks at; at most all of them.
+        reporter: hears the progress.
+    """
+    say: Reporter = reporter or Silent()
+    start = powers.at(0.0)
+    probe = start.features.probe
+    k = min(k, len(probe.value))
+    rows = []
+    with say.progress("Scanning t", len(ts)) as bar:
+        for t in ts:
+            reading = powers.at(t)
+            shares = reading.top_k_share(k)
+            kl = None
+            if probe.has_activities:
+                kl = float(kl_divergence(start.log_policy, reading.log_policy).mean())
+            rows.append(
+                ScanRow(
+                    t=float(t),
+                    concept_accuracy=reading.concept_accuracy,
+                    activity_accuracy=reading.activity_accuracy,
+                    flip_rate=float((reading.predicted_value != start.predicted_value).mean()),
+                    gap=reading.gap,
+                    plain_gap=powers.plain_gap(t),
+                    top_k_share=float(shares.mean()),
+                    top_k_bias=float(np.abs(2 * shares - 1).mean()),
+                    kl=kl,
+                )
+            )
+            bar.advance()
+    return Scan(probe.name, probe.values, k, len(probe.value), tuple(rows))
+
+
+def write_scan(scan: Scan, folder: Path, reporter: Reporter | None = None) -> list[Path]:
+    """Write scan.csv, scan.json and, where matplotlib is installed, scan.png.
+
+    Args:
+        scan: what to write.
+        folder: is made if need be.
+        reporter: hears why there is no picture.
+
+    Returns:
+        The files.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    say: Reporter = reporter or Silent()
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, list(ScanRow.__dataclass_fields__), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in scan.rows)
+    written = [folder / "scan.csv", folder / "scan.json"]
+    atomic_write_text(written[0], table.getvalue())
+    atomic_write_text(written[1], json.dumps(scan.document(), indent=2) + "\n")
+    from clipalign.transforms.scan_plot import plot_scan  # which needs the types above
+
+    try:
+        plot_scan(scan, folder / "scan.png")
+    except ImportError:
+        say.note(
+            "There is no scan.png: matplotlib is not installed. "
+            "Install it with: pip install 'clipalign[report]'"
+        )
+        return written
+    return [*written, folder / "scan.png"]

@@ -1,0 +1,200 @@
+"""A table of images is a dataset, or one message lists everything that is wrong with it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from clipalign.datasets.base import Dataset
+from clipalign.datasets.table import Table
+from clipalign.errors import DataError
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder `photos` with a.png to d.png."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, name in enumerate("abcd"):
+        Image.new("RGB", (8, 8), (60 * i, 0, 0)).save(folder / f"{name}.png")
+    return folder
+
+
+def table(folder, text, name="index.csv"):
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_columns_become_labels_splits_groups_and_attributes(photos):
+    path = table(
+        photos,
+        "\ufeffimage,label,split,group,attack_text,light\n"
+        'a.png,cat,train,g1,dog,dim\nb.png,"polar bear",val,,ant,\nc.png,cat,test,g1,owl,bright\n',
+    )
+    data = Table(path=path)
+    assert isinstance(data, Dataset)
+    assert data.classnames == ("cat", "polar bear")
+    assert data.splits() == ("train", "validation", "test")
+    (first,), (second,) = data.examples("train"), data.examples("validation")
+    assert (first.key, first.label, first.group) == ("a.png", "cat", "g1")
+    assert first.attributes == {"attack_text": "dog", "light": "dim"}
+    assert second.group == "b.png"
+    assert second.attributes == {"attack_text": "ant", "light": ""}
+    assert data.image(second).getpixel((0, 0)) == (60, 0, 0)
+
+
+def test_columns_can_have_other_names(photos):
+    path = table(photos, "photo,kind,word\na.png,cat,dog\nb.png,dog,cat\n")
+    data = Table(
+        path=path, image_column="photo", label_column="kind", attack_column="word", root=photos
+    )
+    assert data.classnames == ("cat", "dog")
+    assert data.examples("train")[0].attributes == {"attack_text": "dog"}
+
+
+@pytest.mark.parametrize("column", ["image", "file_name", "path"])
+def test_three_names_of_the_image_column_are_known(photos, column):
+    assert Table(path=table(photos, f"{column},label\na.png,x\n")).classnames == ("x",)
+
+
+def test_json_lines(photos):
+    rows = [{"file_name": "a.png", "label": 7, "angle": 1.5}, {"file_name": "b.png", "label": "x"}]
+    path = table(photos, "\n".join(map(json.dumps, rows)) + "\n\n", "index.jsonl")
+    data = Table(path=path)
+    assert data.classnames == ("7", "x")
+    assert [e.attributes for e in data.examples("train")] == [{"angle": "1.5"}, {"angle": ""}]
+
+
+def test_parquet_reads_like_csv(photos):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = {"image": ["a.png", "b.png"], "label": ["cat", "dog"], "age": [3, None]}
+    parquet.write_table(arrow.table(columns), photos / "index.parquet")
+    data = Table(path=photos / "index.parquet")
+    assert [e.label for e in data.examples("train")] == ["cat", "dog"]
+    assert [e.attributes["age"] for e in data.examples("train")] == ["3", ""]
+    with pytest.raises(DataError, match="is not a Parquet file"):
+        Table(path=table(photos, "image,label\n", "bad.parquet"))
+
+
+def test_images_without_labels_are_welcome_when_said_so(photos):
+    path = table(photos, "image,gender\na.png,woman\n")
+    with pytest.raises(DataError, match=r"no column 'label' of labels; it has image, gender"):
+        Table(path=path)
+    data = Table(path=path, label_column=None)
+    assert data.classnames == ()
+    assert data.examples("train")[0].label is None
+    assert data.examples("train")[0].attributes == {"gender": "woman"}
+
+
+def test_everything_that_is_wrong_is_listed_by_row(photos, tmp_path):
+    Image.new("RGB", (2, 2)).save(tmp_path / "secret.png")
+    (photos / "link.png").symlink_to(tmp_path / "secret.png")
+    path = table(
+        photos,
+        b"image,label\n"
+        b"a.png,cat\n"
+        b"gone.png,cat\n"
+        b"b.png,\n"
+        b"../secret.png,cat\n" + str(tmp_path / "secret.png").encode() + b",cat\n"
+        b"a.png,dog\n"
+        b"./a.png,dog\n"
+        b"link.png,cat\n"
+        b"C:\\x.png,cat\n"
+        b"c.png,\xff\xfe\n"
+        b"d.png\n"
+        b",cat\n",
+    )
+    with pytest.raises(DataError) as caught:
+        Table(path=path)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{path}: 11 problems:"
+    assert [line.strip() for line in lines[1:]] == [
+        f"row 3: there is no file 'gone.png' in {photos}",
+        "row 4: the label is empty",
+        f"row 5: '../secret.png' lies outside of {photos}",
+        f"row 6: '{tmp_path / 'secret.png'}' is an absolute path; paths start from {photos}",
+        "row 7: 'a.png' is already named by row 2",
+        "row 8: './a.png' is already named by row 2",
+        f"row 9: 'link.png' lies outside of {photos}",
+        f"row 10: 'C:\\\\x.png' is an absolute path; paths start from {photos}",
+        "row 11: not UTF-8 text; save the table as UTF-8",
+        "row 12: 1 cells, and the header has 2",
+        "row 13: there is no image",
+    ]
+
+
+def test_a_long_list_is_cut(photos):
+    path = table(photos, "image,label\n" + "x.png,cat\n" * 50)
+    with pytest.raises(DataError, match="50 problems") as caught:
+        Table(path=path)
+    assert str(caught.value).endswith("and 30 more")
+
+
+def test_json_rows_that_are_wrong_are_listed(photos):
+    lines = ['{"image": "a.png", "label": NaN}', "[1]", "{", '{"image": ["b.png"], "label": "x"}',
+             '{"image": "c.png", "label": "\\ud800"}', '{"image": "d.png", "label": null}']  # fmt: skip
+    with pytest.raises(DataError) as caught:
+        Table(path=table(photos, "\n".join(lines), "index.jsonl"))
+    message = str(caught.value)
+    for problem in (
+        "row 1: the label is empty",
+        "row 2: not a JSON object on one line",
+        "row 3: not a JSON object on one line",
+        "row 4: image holds neither text nor a number",
+        "row 5: not UTF-8 text",
+        "row 6: the label is empty",
+    ):
+        assert problem in message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "has no rows"),
+        (b"image,label\n", "has no rows"),
+        ("image,label\na.png,cat\n".encode("utf-16"), "is UTF-16. Save it as UTF-8"),
+        (b"image,image\na.png,b.png\n", "each once"),
+        (b"name,label\na.png,cat\n", "no column 'image' or 'file_name' or 'path' of images"),
+        (b'image,label\n"a.png,cat\n', "line"),
+        (b"image,label\n" + b"x" * 10_000_000 + b",cat\n", "line 2: field larger than field limit"),
+    ],
+    ids=["empty", "header", "utf-16", "twice", "column", "quote", "huge cell"],
+)
+def test_what_is_no_table_says_why(photos, content, message):
+    with pytest.raises(DataError, match=message):
+        Table(path=table(photos, content))
+
+
+def test_an_endless_json_line_and_a_deep_one_are_refused(photos):
+    deep = '{"image": "a.png", "label": ' + "[" * 100_000
+    path = table(photos, deep + "\n" + '{"image": "' + "x" * 3_000_000 + '"}', "index.jsonl")
+    with pytest.raises(DataError, match=r"row 1: not a JSON object(.|\n)*row 2: not a JSON object"):
+        Table(path=path)
+
+
+def test_missing_and_unknown_files(tmp_path):
+    with pytest.raises(DataError, match=r"The table .*x\.csv cannot be read: No such file"):
+        Table(path=tmp_path / "x.csv")
+    with pytest.raises(DataError, match=r"must end in \.csv, \.jsonl, \.parquet"):
+        Table(path=tmp_path / "x.xls")
+
+
+def test_the_fingerprint_covers_table_sizes_and_reading(photos):
+    path = table(photos, "image,label\na.png,cat\nb.png,dog\n")
+    before = Table(path=path).fingerprint
+    assert Table(path=path).fingerprint == before
+    assert Table(path=path, templates=["{}"]).fingerprint != before
+    with (photos / "a.png").open("ab") as file:
+        file.write(b"!")
+    assert Table(path=path).fingerprint != before
+
+
+def test_an_unknown_split_names_the_near_one(photos):
+    data = Table(path=table(photos, "image,label,split\na.png,cat,dev\nb.png,dog,night\n"))
+    assert data.splits() == ("validation", "night")
+    with pytest.raises(DataError, match="Did you mean 'night'"):
+        data.examples("nights")

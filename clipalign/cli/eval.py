@@ -24,7 +24,7 @@ def evaluate_(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL]...",
+            metavar="MODEL",
             help="Runs or other model specs; none for the newest run in runs/.",
             autocompletion=complete_runs,
         ),
@@ -117,14 +117,14 @@ def evaluate_(
                     use_cache=cache,
                     reporter=out,
                 )
-                out.say(summary_table(found, details=True) + "\n")
                 results += found
                 files += [result_path(folder, result) for result in found] if folder else []
     except Interrupted as error:
         kept = " What was encoded is kept: the same command goes on from there." if cache else ""
         raise Interrupted(f"{error}{kept}") from None
     written = "\n".join(map(str, files)) or "not written; -o DIR keeps them."
-    out.result(results_document(results, files), f"Results: {written}")
+    text = f"{summary_table(results, details=True)}\n\nResults: {written}"
+    out.result(results_document(results, files), text)
 
 
 def _newest(out: Console) -> str:

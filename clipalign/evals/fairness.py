@@ -283,7 +283,9 @@ def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     """
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1:
-        raise DataError(f"A correlation needs as many x as y, not {list(a.shape)}, {list(b.shape)}.")
+        raise DataError(
+            f"A correlation needs as many x as y, not {list(a.shape)}, {list(b.shape)}."
+        )
     if len(a) < 2:
         return float("nan")
     a, b = _average_ranks(a), _average_ranks(b)

@@ -60,7 +60,7 @@ def _timm_groups(visual: Any, names: list[str]) -> dict[str, tuple[str, int]]:
     block = 0
     for number, members in sorted(numbered.items()):
         # Norms, pools and classifiers after the last block are groups without a number in a name.
-        inside = number > 0 and any(re.search(r"\d+\.", name) for name in members)
+        inside = number > 0 and any(re.search(r"(^|\.)\d+\.", name) for name in members)
         block += inside
         for name in members:
             if inside:

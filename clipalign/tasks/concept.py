@@ -103,6 +103,7 @@ class ConceptTask:
             activity=(options.activity or concept.activity) if concept.takes_activities else None,
             balance=options.balance,
             keep=None if keep is None else load_dataset(keep, options.keep_options),
+            keep_share=options.keep_share,
         )
 
     def candidates(self, dataset: Dataset, split: str) -> Candidates:
@@ -113,7 +114,7 @@ class ConceptTask:
                 nothing left when it is balanced.
         """
         source = self._source(dataset)
-        notes = source.check(split)
+        notes = source.check(split, needs_activity=self.options.activity is not None)
         texts = dict.fromkeys(
             self.concept.caption(value, reading.activity, reading.noun)
             for reading in source.readings
@@ -143,7 +144,8 @@ class ConceptTask:
     ) -> Iterator[PreparedRow]:
         """One row: the flipped caption over the image's own, or an image that is held still.
 
-        The share `keep_share` of the images has no clean partner: kept images take its place.
+        The share `keep_share` of the images has no clean partner, and training puts kept images in
+        its place; there are as many of them.
 
         Raises:
             DataError: the image's columns do not say a value of the concept.

@@ -6,13 +6,15 @@ All arithmetic is float64 on the CPU, independent of where texts and labels come
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from clipalign.errors import DataError
+from clipalign.evals.fairness import ranking, top_shares
 
 __all__ = ["ConceptProbe", "ProbeFeatures", "Reading"]
 
@@ -29,8 +31,8 @@ class ConceptProbe:
         name: of the concept, such as "gender".
         values: its two values, such as ("woman", "man").
         value_prompts: A pairs of captions that differ in the value alone, one pair an activity.
-        neutral_prompts: the A captions that leave the value open. A = 1 where there are no
-            activities to tell apart.
+        neutral_prompts: the A captions that leave the value open. Where there are no activities to
+            tell apart, A = 1 and there may be none.
         spurious_prompts: captions of the values and nothing else; what a projection takes out.
         value: [N] value of each image, 0 or 1.
         activity: [N] activity of each image, below A.
@@ -51,14 +53,15 @@ class ConceptProbe:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured."""
-        if not len(self.value_prompts) == len(self.neutral_prompts) >= 1:
+        pairs, neutral = len(self.value_prompts), len(self.neutral_prompts)
+        if pairs < 1 or neutral != pairs and (pairs, neutral) != (1, 0):
             raise DataError(
-                f"The concept {self.name!r} has {len(self.value_prompts)} pairs of captions and "
-                f"{len(self.neutral_prompts)} neutral ones: one of each an activity is needed."
+                f"The concept {self.name!r} has {pairs} pairs of captions and {neutral} neutral "
+                "ones: one of each an activity is needed."
             )
         lengths = {len(self.value), len(self.activity), len(self.groups) or len(self.value)}
         if len(lengths) > 1 or not all(
-            v in (0, 1) and 0 <= a < len(self.neutral_prompts)
+            v in (0, 1) and 0 <= a < pairs
             for v, a in zip(self.value, self.activity, strict=False)
         ):
             raise DataError(f"The labels of the concept {self.name!r} do not fit together.")
@@ -70,6 +73,15 @@ class ConceptProbe:
                     f"be said about {self.name}: it takes images of both {self.values[0]!r} and "
                     f"{self.values[1]!r}."
                 )
+
+    def only(self, rows: Sequence[int]) -> ConceptProbe:
+        """The probe of some of its images."""
+        return replace(
+            self,
+            value=tuple(self.value[i] for i in rows),
+            activity=tuple(self.activity[i] for i in rows),
+            groups=tuple(self.groups[i] for i in rows) if self.groups else (),
+        )
 
     @property
     def has_activities(self) -> bool:
@@ -97,7 +109,7 @@ class ProbeFeatures:
         probe: texts and labels.
         images: [N, d] unit norm.
         value_texts: [A, 2, d] unit norm, of the pairs of captions.
-        neutral_texts: [A, d] unit norm.
+        neutral_texts: [A, d] unit norm; [0, d] where there are no neutral captions.
         logit_scale: τ.
 
     Raises:
@@ -220,13 +232,12 @@ class Reading:
         shifted = self.scores - self.scores.max(axis=1, keepdims=True)
         return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
-    def top_k_share(self, k: int) -> Floats:
-        """[A] share of the first value among the k images nearest to each neutral caption.
+    def composition(self, k: int) -> Floats:
+        """[A, 2] share of either value among the k images nearest to each neutral caption.
 
         The order is stable: of equal scores the earlier image comes first.
         """
-        top = np.argsort(-self.scores, axis=0, kind="stable")[:k]
-        return np.asarray((self.features.value[top] == 0).mean(axis=0))
+        return top_shares(self.features.value[ranking(self.scores.T)], k, groups=2)
 
 
 def _unit(features: Floats) -> Floats:

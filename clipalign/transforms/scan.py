@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from clipalign.errors import UsageError
+from clipalign.evals.fairness import bias_at_k
 from clipalign.evals.metrics import kl_divergence
 from clipalign.files import atomic_write_text
 from clipalign.progress import Reporter, Silent
@@ -36,8 +37,8 @@ class ScanRow:
         gap: group gap, in cosine; 0 is neutral.
         plain_gap: the same without normalisation after W_t, Σ_k σ_k^{2t} c_k.
         top_k_share: share of the first value among the k nearest images, the mean over neutral
-            captions.
-        top_k_bias: |N_1 − N_0|/k among them, the mean over neutral captions.
+            captions; None where there is no neutral caption.
+        top_k_bias: |Bias@k| = |N_1 − N_0|/k among them, the mean over neutral captions, likewise.
         kl: KL(π_0‖π_t) over the neutral captions, mean over images, in nats; None where there is
             one caption.
     """
@@ -48,8 +49,8 @@ class ScanRow:
     flip_rate: float
     gap: float
     plain_gap: float
-    top_k_share: float
-    top_k_bias: float
+    top_k_share: float | None
+    top_k_bias: float | None
     kl: float | None
 
 
@@ -116,8 +117,11 @@ def scan_powers(
     with say.progress("Scanning t", len(ts)) as bar:
         for t in ts:
             reading = powers.at(t)
-            shares = reading.top_k_share(k)
-            kl = None
+            share = bias = kl = None
+            if probe.neutral_prompts:
+                shares = reading.composition(k)
+                share = float(shares[:, 0].mean())
+                bias = float(np.abs(bias_at_k(shares)).mean())
             if probe.has_activities:
                 kl = float(kl_divergence(start.log_policy, reading.log_policy).mean())
             rows.append(
@@ -128,8 +132,8 @@ def scan_powers(
                     flip_rate=float((reading.predicted_value != start.predicted_value).mean()),
                     gap=reading.gap,
                     plain_gap=powers.plain_gap(t),
-                    top_k_share=float(shares.mean()),
-                    top_k_bias=float(np.abs(2 * shares - 1).mean()),
+                    top_k_share=share,
+                    top_k_bias=bias,
                     kl=kl,
                 )
             )

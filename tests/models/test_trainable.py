@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import sys
 
+import open_clip
 import pytest
 import torch
 
 from clipalign.errors import UsageError
+from clipalign.models.library import build_clip
 from clipalign.models.linear_map import LinearMap
+from clipalign.models.towers import group_of
 from clipalign.models.trainable import apply_trainable, parse_trainable
 from clipalign.policy import log_policy
 
+PREPROCESS = {"mean": [0.5] * 3, "std": [0.5] * 3}
 TEXTS = ["a photo of an apple", "a photo of an iPod", "a note"]
 ALL = ["vit", "resnet", "timm", "siglip", "custom-text"]
 
@@ -120,6 +124,32 @@ def test_more_blocks_than_there_are_is_refused_and_changes_nothing(tiny, name, c
     with pytest.raises(UsageError, match=f"its image tower has {count}"):
         apply_trainable(model, f"last:{count + 1}")
     assert [p.requires_grad for p in model.clip.parameters()] == flags
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [
+        ("ViT-B-32", 12),
+        ("RN50", 4),
+        ("convnext_base", 36),
+        ("ViT-B-16-SigLIP", 12),
+        ("PE-Core-T-16-384", 12),
+        ("coca_ViT-B-32", 12),
+    ],
+)
+def test_the_blocks_of_well_known_towers_are_counted_right(name, blocks):
+    config = {"model_cfg": open_clip.get_model_config(name), "preprocess_cfg": PREPROCESS}
+    with torch.device("meta"):  # names and shapes without the weights
+        groups = group_of(build_clip(config))
+    numbers = {number for group, number in groups.values() if group == "image blocks"}
+    assert numbers == set(range(1, blocks + 1))
+    assert {group for group, _ in groups.values()} == {
+        "image stem",
+        "image blocks",
+        "image head",
+        "text tower",
+        "logit scale and bias",
+    }
 
 
 def test_a_tower_without_known_blocks_says_what_else_can_train(tiny):

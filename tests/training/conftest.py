@@ -22,6 +22,7 @@ CONFIG = {
     },
     "preprocess_cfg": {"size": 32},
 }  # fmt: skip
+WORDS = ("cat", "dog", "cow", "pig", "hen", "ant")
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +99,7 @@ def make_trainer(tiny_model: Any) -> Callable[..., Any]:
     ) -> Any:
         model = tiny_model.rebuilt(tiny_model.clip.state_dict())
         model.precision = config.get("precision", "fp32")
-        texts = model.encode_text([f"a photo of a {w}." for w in "cat dog cow pig hen ant".split()])
+        texts = model.encode_text([f"a photo of a {w}." for w in WORDS])
         generator = torch.Generator().manual_seed(1)
         pixels = torch.randint(
             0, 256, (2 * rows, 3, 32, 32), dtype=torch.uint8, generator=generator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -58,16 +59,11 @@ def test_any_flipped_byte_is_noticed_and_the_file_named(tmp_path: Path, name: st
     for position in range(0, len(data), max(1, len(data) // 40)):
         flipped = bytearray(data)
         flipped[position] ^= 0x04
-        if name == "state.json" and bytes(flipped).split() == bytes(data).split():
+        if data[position] in b" \n":  # white space of the JSON says nothing
             continue
         (path / name).write_bytes(flipped)
-        try:
-            read = load_checkpoint(path)
-        except RunError as error:
-            assert str(path) in str(error)
-        else:  # white space of the JSON may change without changing what it says
-            assert name == "state.json"
-            assert read.plain == checkpoint(1).plain
+        with pytest.raises(RunError, match=re.escape(str(path))):
+            load_checkpoint(path)
 
 
 def test_an_optimiser_goes_through_files_unchanged() -> None:

@@ -111,7 +111,7 @@ def test_a_reference_of_another_model_is_noticed_before_any_step(make_trainer: M
     trainer = make_trainer()
     trainer.data.reference.copy_(trainer.data.reference.roll(1, 0))
     before = weights(trainer)
-    with pytest.raises(TrainingError, match="at policy = reference it must be 0.693"):
+    with pytest.raises(TrainingError, match=r"at policy = reference it must be 0\.693"):
         trainer.run()
     assert same(before, weights(trainer))
 

@@ -195,10 +195,10 @@ def _contradictions(concept: Concept) -> list[str]:
             if owner.setdefault(word, value) != value:
                 problems.append(f"values.{value}: {word!r} is also a word of {owner[word]}")
     captions = concept.captions
-    for key, part in (("alone", captions.alone), ("phrase", captions.phrase), ("noun", captions.noun)):
-        word = concept.said_in(part.neutral) if part is not None and part.neutral else None
-        if word is not None:
-            problems.append(f"captions.{key}.neutral: it says {word!r}, a word of the concept")
+    for key in Captions.model_fields:
+        part = getattr(captions, key)
+        if part is not None and (said := concept.said_in(part.neutral or "")):
+            problems.append(f"captions.{key}.neutral: it says {said!r}, a word of the concept")
     if (concept.nouns.values or concept.nouns.activities) and captions.noun is None:
         problems.append("nouns: there are no captions for them; give captions.noun")
     if concept.activity is not None and not concept.takes_activities:

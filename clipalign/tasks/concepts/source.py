@@ -39,8 +39,9 @@ class ConceptSource:
         activity: column of the activity, likewise; None for none.
         balance: of each activity, keep as many images of every value, spread over their order;
             activities that lack a value are left out.
-        keep: another dataset, whose images are held still beside these; at most as many as these,
-            spread over their order, and none whose class says a word of the concept.
+        keep: another dataset, whose images are held still beside these: none whose class says a
+            word of the concept, and the others spread over their order.
+        keep_share: how many of them, as a share of the number of these.
     """
 
     def __init__(
@@ -52,9 +53,11 @@ class ConceptSource:
         activity: str | None,
         balance: bool,
         keep: Dataset | None,
+        keep_share: float,
     ) -> None:
         self.dataset, self.concept, self.keep = dataset, concept, keep
-        self._attribute, self._activity, self._balance = attribute, activity, balance
+        self._attribute, self._activity = attribute, activity
+        self._balance, self._keep_share = balance, keep_share
         self.parts: tuple[Dataset, ...] = (dataset,) if keep is None else (dataset, keep)
         self.name = dataset.name
         self.classnames, self.templates = dataset.classnames, dataset.templates
@@ -66,9 +69,8 @@ class ConceptSource:
     def fingerprint(self) -> str:
         """sha256 of the datasets, and of how they are put together."""
         parts = [[part.name, part.fingerprint] for part in self.parts]
-        return sha256_bytes(
-            canonical_json([parts, self._attribute, self._activity, self._balance])
-        )
+        how = [self._attribute, self._activity, self._balance, self._keep_share]
+        return sha256_bytes(canonical_json([parts, how]))
 
     def splits(self) -> Sequence[str]:
         """Those of the dataset."""
@@ -80,7 +82,7 @@ class ConceptSource:
             every = self.dataset.examples(split)
             used = balanced(self._readings(split)) if self._balance else range(len(every))
             found = [every[i] for i in used]
-            found += self._kept(split, len(found))
+            found += self._kept(split, round(self._keep_share * len(found)))
             # every row of a table has the same columns
             columns = dict.fromkeys(name for e in found for name in e.attributes)
             self._examples[split] = [
@@ -145,14 +147,20 @@ class ConceptSource:
         template = self.keep.templates[0]
         return [template.format(n) for n in dict.fromkeys(names) if not self.concept.said_in(n)]
 
-    def check(self, split: str) -> list[str]:
+    def check(self, split: str, *, needs_activity: bool) -> list[str]:
         """What to know of a split, one sentence each.
+
+        Args:
+            split: of the dataset.
+            needs_activity: whether its column must be there.
 
         Raises:
             DataError: it cannot serve the concept.
         """
         examples = self.dataset.examples(split)
         self._require(self._attribute, "attribute", examples)
+        if needs_activity and self._activity is not None:
+            self._require(self._activity, "activity", examples)
         readings = [reading for reading in self._readings(split) if reading is not None]
         present = {reading.value for reading in readings}
         where = f"split {split!r} of the dataset {self.name!r}"
@@ -204,9 +212,9 @@ class ConceptSource:
             for e in self.keep.examples(self._kept_split(split))
             if e.label is not None and not self.concept.said_in(e.label)
         ]
-        name = self.keep.name
+        prefix = f"{self.keep.name}/"  # keys of both datasets may be alike
         return [
-            Example(f"{name}/{e.key}", e.label, _Kept(e), f"{name}/{e.group or e.key}", e.attributes)
+            replace(e, key=prefix + e.key, source=_Kept(e), group=prefix + (e.group or e.key))
             for e in spread(found, min(most, len(found)))
         ]
 

@@ -1,0 +1,60 @@
+"""The images of a split as a suite encodes them: each as it is, and those that cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clipalign._version import __version__
+from clipalign.datasets.base import Dataset, Example
+from clipalign.errors import DataError
+from clipalign.evals.features import Encoded, ImageSet
+
+__all__ = ["image_set", "readable", "unreadable_rows"]
+
+_LISTED = 20  # unreadable images that the warning names; the rows name them all
+
+
+def image_set(dataset: Dataset, split: str, examples: Sequence[Example]) -> ImageSet:
+    """N examples of a split, one view each, nothing drawn on them."""
+    names = [example.key for example in examples]
+    identity = {
+        "clipalign": __version__,
+        "dataset": [dataset.name, dataset.fingerprint, split],
+        "examples": names,
+        "views": [[None, 0]],
+    }
+    return ImageSet(identity, names, 1, lambda item: [dataset.image(examples[item])])
+
+
+def readable(
+    examples: Sequence[Example], encoded: Encoded
+) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Indices of the examples that could be read, and a warning where some could not.
+
+    Raises:
+        DataError: none could.
+    """
+    reasons = encoded.unreadable
+    rows = np.array([i for i in range(len(examples)) if i not in reasons], np.int64)
+    if not len(rows):
+        why = next(iter(reasons.values()), "there is none")
+        raise DataError(f"None of the {len(examples)} images can be read. The first: {why}")
+    if not reasons:
+        return rows, []
+    named = "; ".join(f"{examples[i].key} ({why})" for i, why in [*reasons.items()][:_LISTED])
+    more = f"; and {len(reasons) - _LISTED} more" if len(reasons) > _LISTED else ""
+    return rows, [
+        f"{len(reasons)} of {len(examples)} images could not be read and are left out: "
+        f"{named}{more}."
+    ]
+
+
+def unreadable_rows(examples: Sequence[Example], encoded: Encoded) -> Iterator[dict[str, Any]]:
+    """A row for each example that could not be read, with the reason."""
+    for item, why in sorted(encoded.unreadable.items()):
+        example = examples[item]
+        yield {"key": example.key, "label": example.label, "unreadable": why}

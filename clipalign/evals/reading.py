@@ -1,0 +1,183 @@
+"""Suite `reading`: of an image with a wrong word on it, does the model read or look?
+
+OCR is choosing the written word, OD choosing the object ("Aligning Visual Contrastive Learning
+Models via Preference Optimization", Fig. 2). `reading_curve` gives both as a linear map is turned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from clipalign.errors import DataError
+from clipalign.evals.attacked import Attacked, Judged
+from clipalign.evals.base import EvalContext, Outcome
+from clipalign.evals.collector import Collector
+from clipalign.evals.examples import readable, unreadable_rows
+from clipalign.evals.metrics import attacked_rows
+from clipalign.evals.scoring import Encodings, score
+from clipalign.evals.typographic import TypographicSuite
+from clipalign.models.linear_map import LinearMap
+
+__all__ = ["ReadingPoint", "ReadingSuite", "reading_curve"]
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingPoint:
+    """What a map turned to t reads and sees.
+
+    Attributes:
+        t: power of the map.
+        od: share of images given the class of the object, among all classes.
+        ocr: share of images given the class that is written.
+        od_two_way: share on which the object's text beats the written one.
+        ocr_two_way: share on which the written text beats the object's.
+    """
+
+    t: float
+    od: float
+    ocr: float
+    od_two_way: float
+    ocr_two_way: float
+
+
+def reading_curve(
+    image_features: Tensor,
+    text_features: Tensor,
+    linear: LinearMap,
+    ts: Sequence[float],
+    *,
+    true: npt.ArrayLike,
+    written: npt.ArrayLike,
+) -> list[ReadingPoint]:
+    """OD and OCR under W_t for every t, from cached features (the paper's Fig. 2).
+
+    W_t = U Σᵗ Vᵀ and U changes no similarity, so features are taken into the basis of V once and
+    scaled by σᵗ for each t, in float64. The logit scale is not needed: it changes no choice.
+
+    Args:
+        image_features: [N, d] unit norm, of images with a wrong word on them.
+        text_features: [C, d] unit norm, of the class prompts.
+        linear: W, [d, d], trained on these features.
+        ts: powers.
+        true: [N] class of the object, an index into the prompts.
+        written: [N] class written; not −1, and not the true one.
+
+    Returns:
+        One point for each t, in that order.
+
+    Raises:
+        DataError: there is no image, or one without a wrong word on it.
+    """
+    shown, word = np.asarray(true, np.int64), np.asarray(written, np.int64)
+    if not len(shown) or not attacked_rows(word, shown).all():
+        raise DataError("Reading is measured on images that all have a wrong word on them.")
+    _, sigma, vt = linear.svd
+    images = image_features.cpu().double() @ vt.cpu().T
+    texts = text_features.cpu().double() @ vt.cpu().T
+    each = np.arange(len(shown))
+    points = []
+    for t in ts:
+        scale = sigma.cpu().clamp(min=1e-6).pow(t)
+        scores = (_unit(images * scale) @ _unit(texts * scale).T).numpy()
+        predicted = scores.argmax(axis=1)
+        margin = scores[each, shown] - scores[each, word]
+        points.append(
+            ReadingPoint(
+                t=float(t),
+                od=float((predicted == shown).mean()),
+                ocr=float((predicted == word).mean()),
+                od_two_way=float((margin > 0).mean()),
+                ocr_two_way=float((margin < 0).mean()),
+            )
+        )
+    return points
+
+
+class ReadingSuite(TypographicSuite):
+    """Which of the two is chosen on attacked images: the written word (OCR) or the object (OD).
+
+    Among all classes of the split, and asked of these two alone. Images, words, fonts and options
+    are those of the suite `typographic`.
+    """
+
+    name = "reading"
+    version = 1
+
+    def run(self, context: EvalContext) -> Outcome:
+        """Score the attacked images of one split.
+
+        Raises:
+            DataError: as for `typographic`, or no image has a wrong word on it.
+        """
+        plan = self._plan(context)
+        template = self.options.template or context.dataset.templates[0]
+        texts = context.encode_texts([template.format(name) for name in plan.classnames])
+        encoded = context.encode_images(plan.images())
+        items, unread = readable(plan.examples, encoded)
+        images = Attacked.of(plan, items)
+        scores = [
+            score(
+                Encodings(model, features[items].flatten(0, 1), text), images.true, images.written
+            )
+            for model, features, text in zip(context.models, encoded.features, texts, strict=True)
+        ]
+        judged = Judged(images, scores, None)
+        rows = attacked_rows(images.written, images.true)
+        if not rows.any():
+            raise DataError(
+                f"No image in the split {context.split!r} of {context.dataset.name} has a wrong "
+                "word on it, so there is nothing to read."
+            )
+        into = Collector(self.options.resamples, context.seed)
+        _add(into, judged, rows)
+        result = context.result(
+            self,
+            int(rows.sum()),
+            options=self.options.model_dump(mode="json")
+            | {"template": template, "fonts": plan.fonts},
+            templates=[template],
+            classnames=list(plan.classnames),
+            metrics=into.metrics,
+            comparisons=into.comparisons,
+            warnings=[*plan.warnings, *unread],
+        )
+        return result, chain(_rows(judged, rows), unreadable_rows(plan.examples, encoded))
+
+
+def _add(into: Collector, judged: Judged, rows: Bools) -> None:
+    groups = judged.images.group[rows]
+    reads = [s.log_written[rows] > s.log_true[rows] for s in judged.scores]
+    looks = [s.log_true[rows] > s.log_written[rows] for s in judged.scores]
+    for name, each, good, description in (
+        ("od", [r[rows] for r in judged.right()], True, "given the class of the object"),
+        ("ocr", [r[rows] for r in judged.fooled()], None, "given the class that is written"),
+        ("od_two_way", looks, True, "on which the object's text beats the written one"),
+        ("ocr_two_way", reads, None, "on which the written text beats the object's"),
+    ):
+        into.mean(
+            name,
+            each,
+            groups,
+            higher_is_better=good,
+            description=f"Share of images with a wrong word on them {description}.",
+        )
+
+
+def _rows(judged: Judged, rows: Bools) -> Iterator[dict[str, Any]]:
+    for row, counts in zip(judged.rows(), rows, strict=True):
+        if counts:
+            yield row
+
+
+def _unit(features: Tensor) -> Tensor:
+    return features / features.norm(dim=-1, keepdim=True).clamp(min=1e-12)

@@ -1,0 +1,82 @@
+"""Intervals of many statistics of one set of images at once, where each is costly to compute.
+
+`clipalign.evals.statistics` makes percentile intervals of one statistic. Those do not suit numbers
+such as MaxSkew or the mean |Bias@K|, in which chance adds up instead of cancelling: on a resample,
+which holds images twice, they come out larger, and the percentiles lie above the number itself.
+These intervals are value ± z · SE with the standard error of the resamples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from statistics import NormalDist
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from clipalign.evals.statistics import Interval
+
+__all__ = ["normal_interval", "resample"]
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+
+def resample(
+    numbers: Callable[[Ints], Floats],
+    groups: npt.NDArray[np.str_],
+    *,
+    resamples: int,
+    seed: int,
+) -> Floats:
+    """Statistics of resampled images; whole groups are drawn with replacement.
+
+    Args:
+        numbers: from indices of images, some of them twice, to S statistics; NaN for one that
+            those images do not have.
+        groups: [N] labels; images of one label stay together.
+        resamples: R.
+        seed: of the resampling.
+
+    Returns:
+        [R, S]
+    """
+    _, group_of = np.unique(groups, return_inverse=True)
+    members = np.split(np.argsort(group_of, kind="stable"), np.bincount(group_of).cumsum()[:-1])
+    rng = np.random.default_rng(seed)
+    return np.stack(
+        [
+            numbers(
+                np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))])
+            )
+            for _ in range(resamples)
+        ]
+    )
+
+
+def normal_interval(
+    value: float,
+    estimates: Floats,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    level: float = 0.95,
+) -> Interval | None:
+    """value ± z · SE, SE the standard deviation of the resamples; within what is possible.
+
+    Args:
+        value: of the statistic on the images as they are.
+        estimates: [R] of it on resamples; those that are NaN are left out.
+        low, high: ends of what the statistic can be.
+        level: coverage, in (0, 1).
+
+    Returns:
+        None where fewer than half of the resamples have the statistic.
+    """
+    known = estimates[np.isfinite(estimates)]
+    if len(known) < max(2, len(estimates) / 2):
+        return None
+    half = NormalDist().inv_cdf((1 + level) / 2) * float(known.std(ddof=1))
+    return Interval(max(value - half, low), min(value + half, high), level, "bootstrap-normal")

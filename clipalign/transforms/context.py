@@ -1,0 +1,136 @@
+"""What a fitter may look at: a run, its two models, and labelled images of its concept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clipalign.config import RunConfig
+from clipalign.datasets.locate import build_component, load_dataset
+from clipalign.errors import UsageError
+from clipalign.models.load import load_model
+from clipalign.models.loaded import LoadedModel
+from clipalign.models.spec import parse_model_spec
+from clipalign.plugins import registry
+from clipalign.progress import Reporter, Silent
+from clipalign.tasks.manifest import read_manifest
+from clipalign.training.rundir import RunDirectory
+from clipalign.transforms.labelled import Labelled, encode, label
+from clipalign.transforms.probe import ConceptProbe, ProbeFeatures
+
+__all__ = ["RECORD", "FitContext"]
+
+RECORD = "transform.yaml"
+"""Beside a transformed model, says how it was made."""
+
+
+@dataclass(frozen=True, eq=False)
+class FitContext:
+    """A run, or another model, and what belongs to it. All is loaded when it is first asked for.
+
+    Attributes:
+        path: the run or the model spec, as given.
+        run: its directory; None for a model that is not a run.
+        config: of the run.
+        task: name of the concept task whose captions are used; None for the run's own.
+        dataset: name, folder or table of the labelled images; None for the run's own.
+        dataset_options: of `dataset`.
+        device: "cpu", "cuda", …; None for a GPU where there is one.
+        reporter: hears what is being done.
+    """
+
+    path: str
+    run: RunDirectory | None
+    config: RunConfig | None
+    task: str | None = None
+    dataset: str | Path | None = None
+    dataset_options: Mapping[str, Any] = field(default_factory=dict)
+    device: str | None = None
+    reporter: Reporter = field(default_factory=Silent)
+
+    @classmethod
+    def open(cls, path: str | Path, **fields: Any) -> FitContext:
+        """Look at what a path or model spec names, without loading it.
+
+        Raises:
+            ConfigError: the run's configuration does not validate.
+            ModelError: it names no model.
+        """
+        text = str(path)
+        if (Path(text) / "config.yaml").is_file():
+            run, config = RunDirectory.open(Path(text))
+            return cls(text, run, config, **fields)
+        parse_model_spec(text)
+        return cls(text, None, None, **fields)
+
+    @cached_property
+    def trained(self) -> LoadedModel:
+        """The run's trained model, or the model that is no run."""
+        return self.load(self.path)
+
+    @cached_property
+    def reference(self) -> LoadedModel:
+        """The model that the run started from.
+
+        Raises:
+            UsageError: it is no run.
+        """
+        if self.config is None:
+            raise UsageError(
+                f"{self.path} is not a run, so it has no model that it started from. Name a run, "
+                "or the other model with against."
+            )
+        return self.load(self.config.model)
+
+    def load(self, spec: str) -> LoadedModel:
+        """Load any model onto the device."""
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return load_model(spec, device, announce=self.reporter.note)
+
+    @property
+    def probe(self) -> ConceptProbe:
+        """Texts and labels of the concept. See `labelled`."""
+        return self.labelled.probe
+
+    @cached_property
+    def labelled(self) -> Labelled:
+        """Labelled images of the validation split, not yet read.
+
+        Raises:
+            UsageError: the task has no concept.
+            DataError: the images do not show it.
+        """
+        name, options, dataset, dataset_options = self._source()
+        task = build_component("tasks", name, options)
+        return label(task, load_dataset(dataset, dataset_options), self.reporter)
+
+    def features(self, model: LoadedModel) -> ProbeFeatures:
+        """A model's features of the labelled images and the captions, from the cache where it can.
+
+        Raises:
+            DataError: no image of a value can be read, or two captions encode the same.
+        """
+        return encode(self.labelled, model, self.reporter)
+
+    def _source(self) -> tuple[str, Mapping[str, Any], str | Path, Mapping[str, Any]]:
+        """Task and dataset, each with its options: as asked for, else as the run had them."""
+        if self.config is None:
+            own = ("gender", {}, "emoji-people", {})
+        elif self.config.data is not None:
+            made = read_manifest(self.config.data)
+            own = (made.task, made.options, made.dataset, made.dataset_options)
+        else:
+            c = self.config
+            own = (c.task, c.task_options, c.dataset, c.dataset_options)
+        name, options, dataset, dataset_options = own
+        if self.task is not None and self.task != name:
+            fitting = registry("tasks").entry(self.task).metadata.get("dataset", dataset)
+            name, options, dataset, dataset_options = self.task, {}, fitting, {}
+        if self.dataset is not None:
+            dataset, dataset_options = self.dataset, self.dataset_options
+        return name, options, dataset, dataset_options

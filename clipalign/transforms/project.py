@@ -1,0 +1,177 @@
+"""Transform `project`: takes a concept out of the text features, in closed form.
+
+Biased-prompt projection (Chuang et al. 2023, arXiv 2302.00070). With A [d, k] the text features of
+prompts that say nothing but the concept, P_0 = I − A (AᵀA)⁻¹ Aᵀ is orthogonal to all of them; the
+calibrated P = P_0 (I + λM)⁻¹ also brings together pairs that should agree, M the mean of
+(z_i − z_j)(z_i − z_j)ᵀ over the captions of one activity with either value. Image features stay.
+
+P is linear in the text features, which are normalised after it, so it folds into the projection
+that the text tower ends in and the result is an ordinary model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from clipalign.errors import DataError, ModelError
+from clipalign.models.linear_map import LinearMap
+from clipalign.models.loaded import LoadedModel
+from clipalign.transforms.base import Transform, TransformOptions
+from clipalign.transforms.context import FitContext
+
+__all__ = ["Project", "Projection", "calibrated", "orthogonal_projection"]
+
+
+@dataclass(frozen=True, eq=False)
+class Projection(Transform):
+    """A matrix on the text features.
+
+    Attributes:
+        matrix: P, [d, d] float64.
+        prompts: what was taken out.
+        calibration: λ.
+        model_sha256: the model that it was fitted to.
+    """
+
+    name: ClassVar[str] = "project"
+
+    matrix: Tensor
+    prompts: tuple[str, ...]
+    calibration: float
+    model_sha256: str
+
+    def apply(self, model: LoadedModel) -> LoadedModel:
+        """The model with P in its text projection; its image tower is the same bit for bit.
+
+        Raises:
+            ModelError: it is not the model that P was fitted to, or P cannot be folded into it.
+        """
+        if model.sha256 != self.model_sha256:
+            raise ModelError(
+                f"The projection was fitted to the model {self.model_sha256[:12]}…, and "
+                f"{model.spec} is {model.sha256[:12]}…. Fit it again."
+            )
+        return fold_into_text(LinearMap(self.matrix), model)
+
+    def describe(self) -> dict[str, Any]:
+        """The prompts, λ and the model."""
+        return {
+            "prompts": list(self.prompts),
+            "calibration": self.calibration,
+            "model_sha256": self.model_sha256,
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """P, [d, d] float64."""
+        return {"P": self.matrix}
+
+    @classmethod
+    def rebuild(cls, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
+        """The transform that was described."""
+        d = description
+        return cls(
+            tensors["P"], tuple(d["prompts"]), float(d["calibration"]), str(d["model_sha256"])
+        )
+
+
+class Project:
+    """Biased-prompt projection: takes a concept out of the text side."""
+
+    frozen: ClassVar[type[Transform]] = Projection
+
+    class Options(TransformOptions):
+        """Options of the transform."""
+
+        calibration: float = Field(
+            1000.0, ge=0, description="λ of the calibrated projection; 0 for the plain one."
+        )
+        prompts: tuple[str, ...] | None = Field(
+            None,
+            min_length=1,
+            description="What to take out; null for the captions of the concept's values alone.",
+        )
+
+    options: Options
+
+    def __init__(self, **options: Any) -> None:
+        self.options = self.Options(**options)
+
+    def fit(self, context: FitContext) -> Projection:
+        """P of the trained model's text features.
+
+        Raises:
+            UsageError: the task has no concept.
+            DataError: nothing would be left, or there are no pairs to calibrate with.
+        """
+        options, probe, model = self.options, context.probe, context.trained
+        prompts = options.prompts or probe.spurious_prompts
+        p0 = orthogonal_projection(_texts(model, prompts).T)
+        matrix = p0
+        if options.calibration:
+            first, second = zip(*probe.value_prompts, strict=True)
+            pairs = _texts(model, first) - _texts(model, second)
+            matrix = calibrated(p0, pairs, options.calibration)
+        return Projection(matrix, tuple(prompts), options.calibration, model.sha256)
+
+
+def orthogonal_projection(a: Tensor) -> Tensor:
+    """P_0 = I − A (AᵀA)⁻¹ Aᵀ, through an orthonormal basis, so that A may have dependent columns.
+
+    Args:
+        a: A, [d, k] float64.
+
+    Returns:
+        [d, d]: symmetric, idempotent, and P_0 A = 0.
+
+    Raises:
+        DataError: A spans everything, so that nothing would be left.
+    """
+    u, sigma, _ = torch.linalg.svd(a, full_matrices=False)
+    tolerance = max(a.shape) * torch.finfo(a.dtype).eps * sigma.max()
+    basis = u[:, sigma > tolerance]
+    if basis.shape[1] >= len(a):
+        raise DataError(
+            f"The {a.shape[1]} prompts to take out span all {len(a)} dimensions of the text "
+            "features: nothing would be left. Name fewer prompts."
+        )
+    return torch.eye(len(a), dtype=a.dtype, device=a.device) - basis @ basis.T
+
+
+def calibrated(p0: Tensor, differences: Tensor, calibration: float) -> Tensor:
+    """P = P_0 (I + λM)⁻¹ with M = (1/n) Σ δδᵀ over n differences δ.
+
+    Args:
+        p0: [d, d] float64, symmetric.
+        differences: [n, d], z_i − z_j of the pairs that should agree.
+        calibration: λ ≥ 0.
+
+    Returns:
+        [d, d].
+    """
+    moment = differences.T @ differences / len(differences)
+    identity = torch.eye(len(p0), dtype=p0.dtype, device=p0.device)
+    return torch.linalg.solve(identity + calibration * moment, p0).T  # both are symmetric
+
+
+def fold_into_text(linear: LinearMap, model: LoadedModel) -> LoadedModel:
+    """The model with a map multiplied into its text projection alone.
+
+    Raises:
+        ModelError: the map has another width, or the model takes no fold.
+    """
+    folded = linear.fold(model)  # into both towers; the image tower is put back
+    own = {k: v for k, v in model.clip.state_dict().items() if k.startswith("visual.")}
+    text = {k: v for k, v in folded.clip.state_dict().items() if not k.startswith("visual.")}
+    model_cfg = {**folded.config["model_cfg"], "vision_cfg": model.config["model_cfg"]["vision_cfg"]}
+    return model.rebuilt({**text, **own}, {**folded.config, "model_cfg": model_cfg})
+
+
+def _texts(model: LoadedModel, texts: tuple[str, ...]) -> Tensor:
+    """[n, d] float64 on the CPU."""
+    return model.encode_text(texts).cpu().double()

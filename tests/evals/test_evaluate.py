@@ -1,0 +1,153 @@
+"""From model specs to results on the disk, and every refusal before a model is loaded."""
+
+from __future__ import annotations
+
+import pytest
+
+from clipalign.config import RunConfig, dump_config
+from clipalign.errors import ConfigError, ModelError, RunError, StorageError, UsageError
+from clipalign.evals import evaluate as module
+from clipalign.evals.evaluate import default_splits, evaluate, evaluate_run, result_path
+from clipalign.evals.results import read_result, read_rows
+
+FAST = {"typographic": {"resamples": 100, "styles": ["note"]}}
+
+
+@pytest.fixture
+def run(tmp_path, small_models):
+    """A finished run that started from one small model and ended at the other."""
+    before, after = small_models
+    folder = tmp_path / "runs" / "typographic-kto-1"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(dump_config(RunConfig(model=f"local-dir:{before}")))
+    (folder / "model").symlink_to(after)
+    return folder
+
+
+@pytest.fixture
+def no_models(monkeypatch):
+    """Loading a model fails the test."""
+    monkeypatch.setattr(module, "load_model", lambda *_: pytest.fail("a model was loaded"))
+
+
+def test_a_run_stands_against_what_it_started_from(run, small_models, shapes):
+    (result,) = evaluate(
+        run, against="reference", dataset=shapes(), suite_options=FAST, device="cpu"
+    )
+    path = run / "results" / "typographic-shapes-test.json"
+    assert result_path(run / "results", result) == path
+    assert read_result(path) == result
+    assert len(read_rows(path)) == 24 * 2
+    assert result.model.name == "typographic-kto-1"
+    assert result.against.spec == f"local-dir:{small_models[0]}"
+    assert result.model.sha256 != result.against.sha256
+    assert result.metrics["kl_to_reference"].value > 0
+    assert {c.metric for c in result.comparisons} >= {"clean_accuracy", "attack_success_rate"}
+
+
+def test_the_model_within_a_run_is_the_run(run, shapes):
+    evaluate(run / "model", against="reference", dataset=shapes(1), suite_options=FAST)
+    assert (run / "results" / "typographic-shapes-test.json").is_file()
+
+
+def test_the_same_seed_gives_the_same_bytes_with_and_without_the_cache(
+    run, small_models, shapes, tmp_path
+):
+    def written(name, **options):
+        folder = tmp_path / name
+        evaluate(
+            str(small_models[1]),
+            against=str(small_models[0]),
+            dataset=shapes(),
+            suite_options=FAST,
+            output=folder,
+            device="cpu",
+            **options,
+        )
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    first = written("first")
+    assert first == written("cached") == written("uncached", use_cache=False)
+    assert first.keys() == written("other", seed=1).keys()
+    assert first != written("other", seed=1)
+
+
+def test_nothing_is_written_for_a_plain_model_unless_asked(small_models, shapes, tmp_path):
+    before = sorted(tmp_path.rglob("*.json"))
+    (result,) = evaluate(small_models[0], dataset=shapes(1), suite_options=FAST)
+    assert result.rows is None
+    assert result.against is None
+    assert sorted(tmp_path.rglob("*.json")) == before
+
+
+def test_a_task_brings_the_suite_of_its_name(run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "evaluate", lambda *a, **k: asked.append((a, k)) or ["result"])
+    assert evaluate_run(run, device="cpu") == ["result"]
+    assert asked[0][0] == (run,)
+    assert asked[0][1]["suites"] == ["typographic"]
+    assert asked[0][1]["against"] == "reference"
+    (run / "config.yaml").write_text("task: preferences\n")
+    assert evaluate_run(run) == []
+    assert len(asked) == 1
+
+
+def test_the_splits_that_test_come_first(shapes):
+    dataset = shapes()
+    for splits, chosen in [
+        (("train", "test", "test-unseen"), ["test", "test-unseen"]),
+        (("train", "validation"), ["validation"]),
+        (("train",), ["train"]),
+    ]:
+        dataset.splits = lambda splits=splits: splits
+        assert default_splits(dataset) == chosen
+
+
+def test_the_emoji_world_is_the_default_with_all_its_tests(no_models, monkeypatch):
+    monkeypatch.setattr(module, "load_model", lambda *_: "model")
+    seen = []
+    suite = type("Suite", (), {"name": "typographic", "dataset": "emoji"})()
+    suite.run = lambda context: seen.append((context.dataset.name, context.split)) or ("r", [])
+    monkeypatch.setattr(
+        module, "component",
+        lambda kind, name, **options: suite if kind == "suites" else __import__(
+            "clipalign.datasets.emoji", fromlist=["EmojiWorld"]
+        ).EmojiWorld(**options),
+    )  # fmt: skip
+    evaluate("emoji-tiny")
+    assert seen == [
+        ("emoji", split) for split in ("test", "test-unseen-concepts", "test-unseen-style")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "words"),
+    [
+        ({"suites": ["typografic"]}, UsageError, "Did you mean 'typographic'?"),
+        ({"suite_options": {"typographic": {"style": 1}}}, ConfigError, "Did you mean 'styles'?"),
+        ({"suite_options": {"gender": {}}}, UsageError, "'gender', which is not evaluated"),
+        ({"dataset": "emojy"}, UsageError, "Did you mean 'emoji'"),
+        ({"splits": ["tset"]}, UsageError, "Did you mean 'test'?"),
+        ({"dataset_options": {"vews": 2}}, ConfigError, "Did you mean 'views'?"),
+        ({"model": "no/such/model"}, ModelError, "no/such/model"),
+        ({"against": "reference"}, RunError, "is not a run"),
+    ],
+)
+def test_every_refusal_comes_before_a_model_is_loaded(no_models, arguments, kind, words):
+    with pytest.raises(kind) as error:
+        evaluate(**{"dataset": "emoji", **arguments})
+    assert words in str(error.value)
+
+
+def test_a_run_that_does_not_say_where_it_started_is_refused(run, no_models, shapes):
+    (run / "config.yaml").write_text("task: typographic\n")
+    with pytest.raises(RunError, match="does not say which model"):
+        evaluate(run, against="reference", dataset=shapes())
+
+
+def test_results_that_cannot_be_written_are_a_storage_error(small_models, shapes, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="file"):
+        evaluate(
+            small_models[0], dataset=shapes(1), suite_options=FAST, output=tmp_path / "file" / "r"
+        )

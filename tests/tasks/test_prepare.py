@@ -1,0 +1,404 @@
+"""From labelled images to a preference set: the same bytes every time, and nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from clipalign.datasets.folder import Folder
+from clipalign.errors import ClipAlignError, ConfigError, DataError, RunError, StorageError, UsageError
+from clipalign.tasks import working
+from clipalign.tasks.preference_set import PreferenceSet
+from clipalign.tasks.prepare import prepare
+from clipalign.tasks.typographic import Typographic
+
+
+def content(folder):
+    """Every file's bytes by name."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache of the test's own."""
+    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+# --- The same bytes -----------------------------------------------------------------------------
+
+
+def test_any_number_of_workers_writes_the_same_bytes(broken_photos, tmp_path):
+    options = {"task_options": {"attacks_per_image": 2}, "seed": 3}
+    made = [
+        prepare("typographic", broken_photos, tmp_path / f"out{n}", workers=n, **options).root
+        for n in (0, 1, 3)
+    ]
+    first, second, third = map(content, made)
+    assert first == second == third
+    assert len(first) > 60
+
+
+def test_the_order_of_the_images_does_not_matter(photos, tmp_path, monkeypatch):
+    prepare("typographic", photos, tmp_path / "a")
+    data = Folder(root=photos)
+    random.Random(5).shuffle(data._splits["train"].examples)
+    prepare("typographic", data, tmp_path / "b")
+
+    def by_key(folder):
+        rows = PreferenceSet.open(folder).rows("train")
+        return {r.key: (r.image.read_bytes(), r.columns, r.rejected) for r in rows}
+
+    assert by_key(tmp_path / "a") == by_key(tmp_path / "b")
+
+
+def test_another_seed_gives_other_attacks_on_the_same_images(photos, tmp_path):
+    one, two = (prepare("typographic", photos, tmp_path / str(s), seed=s) for s in (1, 2))
+    assert one.content_sha256 != two.content_sha256
+    a, b = one.rows("train"), two.rows("train")
+    assert [r.clean_image.read_bytes() for r in a] == [r.clean_image.read_bytes() for r in b]
+    assert [r.columns["attack_text"] for r in a] != [r.columns["attack_text"] for r in b]
+
+
+def test_no_timestamp_is_written(photos, tmp_path):
+    one = content(prepare("typographic", photos, tmp_path / "a").root)
+    time.sleep(1.1)
+    assert content(prepare("typographic", photos, tmp_path / "b").root) == one
+
+
+# --- What is written ----------------------------------------------------------------------------
+
+
+def test_counts_candidates_and_pairs(photos, tmp_path):
+    made = prepare("typographic", photos, tmp_path / "out", task_options={"attacks_per_image": 3})
+    assert made.candidates == tuple(f"a photo of a {n}." for n in ("ant", "bee", "cat", "polar bear"))
+    assert made.manifest.counts["train"].model_dump() == {
+        "images": 20, "rows": 60, "quarantined": 0
+    }  # fmt: skip
+    assert made.quarantined() == []
+    assert not made.quarantine.exists()
+    for row in made.rows("train"):
+        assert row.chosen == f"a photo of a {row.label}."
+        assert row.rejected != row.chosen
+    assert len({row.clean_image for row in made.rows("train")}) == 20
+    assert made.manifest.licence == "not stated"
+    assert made.manifest.dataset_options == {"root": str(photos)}
+
+
+def test_small_images_are_png_and_large_ones_fine_jpeg(photos, tmp_path):
+    made = prepare("typographic", photos, tmp_path / "out")
+    for row in made.rows("train"):
+        with Image.open(row.image) as image:
+            assert (image.format == "PNG") == (max(image.size) <= 256)
+            if image.format == "JPEG":
+                assert image.layer[0][1:3] == image.layer[1][1:3]  # 4:4:4: no coarser colours
+    clean = made.read_image(made.rows("train")[0].clean_image)
+    with Image.open(photos / "ant" / "0.png") as original:
+        assert clean.tobytes() == original.convert("RGB").tobytes()
+
+
+def test_large_images_are_shrunk_once(photos, tmp_path):
+    Image.new("RGB", (900, 300)).save(photos / "ant" / "wide.png")
+    made = prepare("typographic", photos, tmp_path / "out", max_side=150)
+    sizes = {row.key: made.read_image(row.image).size for row in made.rows("train")}
+    assert sizes["ant/wide.png"] == (150, 50)
+    assert sizes["ant/0.png"] == (90, 100)
+    for row in made.rows("train"):
+        assert made.read_image(row.clean_image).size == sizes[row.key]
+
+
+def test_a_limit_draws_from_everywhere(photos, tmp_path):
+    made = prepare("typographic", photos, tmp_path / "out", limit=10)
+    assert len(made.rows("train")) == 10
+    assert len({row.label for row in made.rows("train")}) >= 3
+
+
+def test_splits_are_those_of_training_unless_asked(tmp_path):
+    made = prepare("typographic", "emoji", tmp_path / "a", limit=3)
+    assert made.splits == ("train", "validation")
+    made = prepare("typographic", "emoji", tmp_path / "b", limit=3, splits=["test"])
+    assert made.splits == ("test",)
+    with pytest.raises(UsageError, match="no split 'tset'. Did you mean 'test'"):
+        prepare("typographic", "emoji", tmp_path / "c", splits=["tset"])
+    with pytest.raises(DataError, match="have different classes.*as two sets"):
+        prepare("typographic", "emoji", tmp_path / "d", splits=["test", "test-unseen-concepts"])
+    assert not (tmp_path / "c").exists()
+    assert not (tmp_path / "d").exists()
+
+
+def test_the_preview_shows_every_row_of_a_small_set(photos, tmp_path):
+    made = prepare("typographic", photos, tmp_path / "out")
+    with Image.open(made.preview) as image:
+        assert image.width > image.height > 500
+        colours = image.convert("RGB").getcolors(image.width * image.height)
+    assert {(22, 128, 61), (200, 30, 45)} <= {colour for _, colour in colours}  # ✓ and ✗
+
+
+# --- What cannot be used ------------------------------------------------------------------------
+
+
+def test_every_image_is_converted_or_quarantined_with_its_reason(broken_photos, tmp_path):
+    made = prepare("typographic", broken_photos, tmp_path / "out")
+    refused = {row["file"]: row["reason"] for row in made.quarantined()}
+    assert set(refused) == {f"cat/{n}" for n in
+                            ("empty.png", "text.jpg", "cut.jpg", "drawing.svg", "tiny.png")}  # fmt: skip
+    assert refused["cat/empty.png"] == "the file is empty"
+    assert refused["cat/text.jpg"].startswith("not an image")
+    assert refused["cat/cut.jpg"].startswith("damaged or truncated")
+    assert refused["cat/drawing.svg"] == "its name is not that of an image file"
+    assert "3 × 3 pixels are too few" in refused["cat/tiny.png"]
+    assert made.manifest.quarantined == 5
+
+    files = {path.relative_to(broken_photos).as_posix() for path in broken_photos.glob("*/*")}
+    kept = {row.key for row in made.rows("train")}
+    assert kept | set(refused) == files
+    assert not kept & set(refused)
+
+    sizes = {row.key: made.read_image(row.image).size for row in made.rows("train")}
+    assert sizes["bee/turned.jpg"] == (60, 120)  # upright
+    assert sizes["bee/huge.jpg"] == (1024, 512)
+    deep = next(row for row in made.rows("train") if row.key == "bee/deep.png")
+    assert made.read_image(deep.clean_image).getpixel((40, 40)) == (156, 156, 156)  # 40 000 / 257
+
+
+def test_when_all_are_broken_nothing_is_written(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "1.png").write_bytes(b"")
+    with pytest.raises(DataError, match="No image of the split 'train'") as caught:
+        prepare("typographic", tmp_path / "photos", tmp_path / "out")
+    assert "a/1.png: the file is empty" in str(caught.value)
+    assert os.listdir(tmp_path) == ["photos"]
+
+
+# --- What stands there already ------------------------------------------------------------------
+
+
+def test_an_equal_set_is_used_again_and_another_refused(photos, tmp_path):
+    out = tmp_path / "out"
+    before = prepare("typographic", photos, out)
+    inode = before.preview.stat().st_ino
+    assert prepare("typographic", photos, out).preview.stat().st_ino == inode
+    with pytest.raises(RunError, match=r"holds another preference set \(typographic on folder"):
+        prepare("typographic", photos, out, seed=1)
+    assert PreferenceSet.open(out).content_sha256 == before.content_sha256
+    after = prepare("typographic", photos, out, seed=1, overwrite=True)
+    assert after.content_sha256 != before.content_sha256
+    assert sorted(os.listdir(tmp_path)) == ["out", "photos"]
+
+
+def test_a_changed_image_makes_another_set(photos, tmp_path):
+    prepare("typographic", photos, tmp_path / "out")
+    Image.new("RGB", (50, 50)).save(photos / "ant" / "new.png")
+    with pytest.raises(RunError, match="other options or images"):
+        prepare("typographic", photos, tmp_path / "out")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_no_preference_set_is_left_alone(photos, tmp_path, overwrite):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match="not a preference set, so it is left alone"):
+        prepare("typographic", photos, tmp_path / "out", overwrite=overwrite)
+    with pytest.raises(RunError, match="is a file"):
+        prepare("typographic", photos, tmp_path / "out" / "thesis.txt", overwrite=overwrite)
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "years of work"
+
+
+def test_an_empty_directory_is_filled(photos, tmp_path):
+    (tmp_path / "out").mkdir()
+    assert prepare("typographic", photos, tmp_path / "out").rows("train")
+
+
+def test_a_damaged_set_is_replaced_when_asked(photos, tmp_path):
+    made = prepare("typographic", photos, tmp_path / "out")
+    made.rows("train")[0].image.unlink()
+    with pytest.raises(RunError, match=r"there is no file(.|\n)*Replace it with --overwrite"):
+        prepare("typographic", photos, tmp_path / "out")
+    again = prepare("typographic", photos, tmp_path / "out", overwrite=True)
+    assert again.content_sha256 == made.content_sha256
+
+
+def test_without_output_the_cache_is_used_and_mended(photos, cache):
+    made = prepare("typographic", photos)
+    assert made.root.parent == cache / "preferences"
+    inode = made.preview.stat().st_ino
+    assert prepare("typographic", photos).preview.stat().st_ino == inode
+    assert prepare("typographic", photos, seed=1).root != made.root
+    made.rows("train")[0].image.unlink()
+    mended = prepare("typographic", photos)
+    assert mended.root == made.root
+    assert mended.read_image(mended.rows("train")[0].image)
+
+
+# --- Interruptions ------------------------------------------------------------------------------
+
+
+class Trips(Typographic):
+    """A task that fails at one image."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def rows(self, example, *arguments):
+        if example.key == "cat/2.png":
+            raise self.error
+        return super().rows(example, *arguments)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt(), MemoryError()])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_failure_half_way_leaves_nothing(photos, tmp_path, error, workers):
+    if workers and isinstance(error, KeyboardInterrupt):
+        pytest.skip("Ctrl-C is the parent's: see the test through the command")
+    with pytest.raises(type(error)):
+        prepare(Trips(error), photos, tmp_path / "out", workers=workers)
+    assert os.listdir(tmp_path) == ["photos"]
+
+
+def test_a_failure_half_way_keeps_the_old_set(photos, tmp_path):
+    old = prepare("typographic", photos, tmp_path / "out")
+    with pytest.raises(RuntimeError):
+        prepare(Trips(RuntimeError()), photos, tmp_path / "out", overwrite=True)
+    assert PreferenceSet.open(tmp_path / "out").content_sha256 == old.content_sha256
+
+
+class Dies(Typographic):
+    """A task that takes its process with it, as a kernel out of memory would."""
+
+    def rows(self, example, *arguments):
+        if example.key == "cat/2.png":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().rows(example, *arguments)
+
+
+def test_a_worker_that_dies_is_one_message(photos, tmp_path):
+    with pytest.raises(ClipAlignError, match="A worker process died"):
+        prepare(Dies(), photos, tmp_path / "out", workers=1)
+    assert os.listdir(tmp_path) == ["photos"]
+
+
+def test_a_task_that_cannot_travel_says_so(photos, tmp_path):
+    task = Typographic()
+    task.secret = lambda: None
+    with pytest.raises(UsageError, match="workers=0"):
+        prepare(task, photos, tmp_path / "out", workers=1)
+    assert prepare(task, photos, tmp_path / "out", workers=0)
+
+
+def test_a_full_disk_leaves_nothing(photos, tmp_path, monkeypatch):
+    writes = 0
+    usual = Path.write_bytes
+
+    def full(self, data):
+        nonlocal writes
+        writes += 1
+        if writes > 9:
+            raise OSError(28, "No space left on device", str(self))
+        return usual(self, data)
+
+    monkeypatch.setattr(working.Path, "write_bytes", full)
+    with pytest.raises(StorageError, match="the disk is full"):
+        prepare("typographic", photos, tmp_path / "out")
+    assert os.listdir(tmp_path) == ["photos"]
+
+
+def test_a_kill_in_the_middle_is_forgotten(photos, tmp_path):
+    out = tmp_path / "out"
+    script = (
+        "import sys, time\n"
+        "from clipalign.tasks import working, prepare\n"
+        "usual = working._work\n"
+        "working._work = lambda *a: (time.sleep(0.1), usual(*a))[1]\n"
+        "prepare.prepare('typographic', sys.argv[1], sys.argv[2])\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(photos), str(out)])
+    while not list(tmp_path.glob(".out-*.tmp/train/images/*")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not out.exists()
+    assert list(tmp_path.glob(".out-*"))  # what it left behind
+
+    made = prepare("typographic", photos, out)
+    assert content(out) == content(prepare("typographic", photos, tmp_path / "calm").root)
+    assert len(made.rows("train")) == 20
+    assert sorted(os.listdir(tmp_path)) == ["calm", "out", "photos"]
+
+
+# --- What is asked for --------------------------------------------------------------------------
+
+
+def test_unknown_names_and_options_are_told_with_near_ones(photos, tmp_path):
+    with pytest.raises(UsageError, match="no task 'typografic'. Did you mean 'typographic'"):
+        prepare("typografic", photos, tmp_path / "out")
+    with pytest.raises(UsageError, match="no dataset, folder or table 'emojy'. Did you mean 'emoji'"):
+        prepare("typographic", "emojy", tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"style: unknown key. Did you mean 'styles'(.|\n)*attacks"):
+        prepare("typographic", photos, tmp_path / "out",
+                task_options={"style": "note", "attacks_per_image": 0})  # fmt: skip
+    with pytest.raises(ConfigError, match="dataset 'folder' cannot use"):
+        prepare("typographic", photos, tmp_path / "out", dataset_options={"rot": "x"})
+    for name in ("limit", "max_side"):
+        with pytest.raises(UsageError, match=f"{name} must be at least 1"):
+            prepare("typographic", photos, tmp_path / "out", **{name: 0})
+    with pytest.raises(UsageError, match="workers must be 0 or more"):
+        prepare("typographic", photos, tmp_path / "out", workers=-1)
+
+
+def test_a_table_is_a_dataset_too(photos, tmp_path):
+    rows = [{"image": f"{n}/{i}.png", "label": n} for n in ("ant", "bee") for i in (0, 2)]
+    (photos / "index.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    made = prepare("typographic", photos / "index.jsonl", tmp_path / "out")
+    assert [row.key for row in made.rows("train")] == [row["image"] for row in rows]
+
+
+def test_two_classes_with_one_prompt_are_refused(photos, tmp_path):
+    class Same(Folder):
+        classnames = property(lambda self: ("ant", "ant"), lambda self, _: None)
+
+    with pytest.raises(DataError, match=r"same text: 'a photo of a ant\.'"):
+        prepare("typographic", Same(root=photos), tmp_path / "out")
+
+
+def test_no_torch_is_needed():
+    code = "import sys, clipalign.tasks.prepare, clipalign.tasks.typographic\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "open_clip", "numpy"} & set(done.stdout.split())
+
+
+def test_real_photographs(real_photos, tmp_path):
+    made = prepare(
+        "typographic",
+        real_photos / "caltech101" / "index.csv",
+        tmp_path / "out",
+        dataset_options={"image_column": "path", "label_column": "label"},
+        splits=["train", "test"],
+        limit=40,
+    )
+    for split in ("train", "test"):
+        assert len(made.rows(split)) == 40
+        for row in made.rows(split):
+            attacked, clean = made.read_image(row.image), made.read_image(row.clean_image)
+            assert attacked.size == clean.size
+            assert attacked.tobytes() != clean.tobytes()
+            assert row.chosen == f"a photo of a {row.label}."
+    assert made.quarantined() == []
+    assert not {r.columns["font"] for r in made.rows("train")} & {
+        r.columns["font"] for r in made.rows("test")
+    }

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from clipalign.objectives.base import Objective, ObjectiveOptions, PolicyBatch
     from clipalign.tasks.prepare import prepare
     from clipalign.training.train import train
+    from clipalign.transforms.transform import transform
 
 __all__ = [
     "ClipAlignError",
@@ -58,6 +59,7 @@ __all__ = [
     "objective",
     "prepare",
     "train",
+    "transform",
 ]
 
 _HOME = {
@@ -67,6 +69,7 @@ _HOME = {
     "objective": "clipalign.build",
     "prepare": "clipalign.tasks.prepare",
     "train": "clipalign.training.train",
+    "transform": "clipalign.transforms.transform",
     "Objective": "clipalign.objectives.base",
     "ObjectiveOptions": "clipalign.objectives.base",
     "PolicyBatch": "clipalign.objectives.base",

@@ -85,6 +85,38 @@ def register_suites(register: Register) -> None:
         "clipalign.evals.typographic:TypographicSuite",
         summary="Accuracy clean and attacked, attack success, KL to the reference.",
     )
+    register(
+        "gender",
+        "clipalign.evals.gender:GenderSuite",
+        summary="Gender and activity accuracy, and whom a search for an occupation brings up.",
+    )
+    register(
+        "reading",
+        "clipalign.evals.reading:ReadingSuite",
+        summary="The written word (OCR) or the object (OD): which is chosen.",
+    )
+    register(
+        "retention",
+        "clipalign.evals.retention:RetentionSuite",
+        summary="Accuracy and Recall@k on concepts never aligned on, distance to the reference.",
+    )
+
+
+@hookimpl
+def register_transforms(register: Register) -> None:
+    """Edits of a trained model that need no training."""
+    home = "clipalign.transforms"
+    register("power", f"{home}.power:Power", summary="W_t of a trained head: t up, down, neutral.")
+    register(
+        "interpolate",
+        f"{home}.interpolate:Interpolate",
+        summary="Between two checkpoints (PAINT, WiSE-FT).",
+    )
+    register(
+        "project",
+        f"{home}.project:Project",
+        summary="Biased-prompt projection of the text side, plain or calibrated.",
+    )
 
 
 @hookimpl
@@ -93,6 +125,7 @@ def register_commands(register: Register) -> None:
     home = "clipalign.cli"
     register("prepare", f"{home}.prepare:app", summary="Turn labelled images into preferences.")
     register("train", f"{home}.train:app", summary="Align a model with preferences.")
+    register("transform", f"{home}.transform:app", summary="Turn what was learnt, or undo it.")
     register("eval", f"{home}.eval:app", summary="Measure models, with intervals.")
     register("runs", f"{home}.runs:app", summary="List and show training runs.")
     register("config", f"{home}.config:app", summary="Show, check and copy configurations.")

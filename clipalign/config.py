@@ -20,6 +20,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from clipalign.errors import ConfigError, UsageError
@@ -119,6 +120,16 @@ class RunConfig(_Tree):
     output: Path | None = Field(
         None, description="Run directory; null for runs/<task>-<method>-<n>."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _task_defaults(cls, tree: Any) -> Any:
+        """A task may be registered with its own default `dataset` and `trainable`."""
+        tasks = registry("tasks")
+        if not isinstance(tree, Mapping) or tree.get("task") not in tasks.names():
+            return tree
+        facts = tasks.entry(tree["task"]).metadata
+        return {k: facts[k] for k in ("dataset", "trainable") if k in facts} | dict(tree)
 
     @field_validator("task", "dataset", "method", "regulariser")
     @classmethod

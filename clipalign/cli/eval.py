@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -118,7 +119,7 @@ def evaluate_(
                     reporter=out,
                 )
                 results += found
-                files += [result_path(folder, result) for result in found] if folder else []
+                files += [_near(result_path(folder, r)) for r in found] if folder else []
     except Interrupted as error:
         kept = " What was encoded is kept: the same command goes on from there." if cache else ""
         raise Interrupted(f"{error}{kept}") from None
@@ -184,6 +185,12 @@ def _options(settings: Sequence[str], suites: Sequence[str]) -> Mapping[str, dic
         except ValueError as error:
             raise UsageError(f"--set {setting}: {error}") from None
     return found
+
+
+def _near(path: Path) -> Path:
+    """The path as seen from here, where it lies below."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else Path(relative)
 
 
 def _plain(spec: str) -> str:

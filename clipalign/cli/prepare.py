@@ -25,12 +25,13 @@ def prepare(
         str, typer.Argument(help="What makes the preferences.", autocompletion=complete("tasks"))
     ] = "typographic",
     dataset: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Labelled images: a folder, a table (.csv, .jsonl, .parquet) or a name.",
+            help="Labelled images: a folder, a table (.csv, .jsonl, .parquet) or a name; left out, "
+            "the task's own.",
             autocompletion=complete("datasets"),
         ),
-    ] = "emoji",
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Directory to make; the cache when left out."),

@@ -24,6 +24,8 @@ from clipalign.errors import DataError, near_matches
 SIZE, COLUMNS = 64, 64
 STYLES = ("noto", "twemoji", "fluent-3d", "fluent-flat", "openmoji")
 UNSEEN_STYLE = "emojitwo"
+PRETRAINING_STYLES = ("noto-v1", "fxemoji")
+"""Older art of fewer emoji, which pretraining saw besides; in no split."""
 TEMPLATES = (
     "a photo of a {}.",
     "a picture of a {}.",

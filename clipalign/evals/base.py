@@ -54,6 +54,8 @@ class Suite(Protocol):
         name: as registered.
         version: raised whenever equal options would give other numbers.
         dataset: name of the dataset to use where none is given.
+        splits: those of it to evaluate where none is given; a suite without this attribute is
+            evaluated on the tests.
         options: as resolved.
     """
 

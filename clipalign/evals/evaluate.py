@@ -57,7 +57,8 @@ def evaluate(
         dataset: registered name, a folder, a table file, or a dataset; None for each suite's own.
         suite_options: by the name of the suite.
         dataset_options: of a dataset given by name or path.
-        splits: names; None for those whose names begin with "test", or what comes nearest.
+        splits: names; None for the suite's own (`Suite.splits`) of its own dataset, and otherwise
+            for those whose names begin with "test", or what comes nearest.
         seed: of attacks and resampling.
         output: folder of the results; None for RUN/results for a run, and for nothing written
             otherwise.
@@ -153,7 +154,8 @@ def _work(
         source = suite.dataset if dataset is None else dataset
         data = _dataset(source, dataset_options) if isinstance(source, str | Path) else source
         known = data.splits()
-        for split in splits or default_splits(data):
+        own = getattr(suite, "splits", ()) if dataset is None else ()
+        for split in splits or own or default_splits(data):
             if split not in known:
                 raise UsageError(f"{data.name} has no split {split!r}.{near_matches(split, known)}")
             work.append((suite, data, split))

@@ -62,7 +62,7 @@ def ranking(scores: npt.ArrayLike) -> Ints:
     array = np.asarray(scores, dtype=np.float64)
     if not np.isfinite(array).all():
         raise DataError("A gallery cannot be ranked by scores that are not finite.")
-    return np.argsort(-array, axis=-1, kind="stable").astype(np.int64)
+    return np.asarray(np.argsort(-array, axis=-1, kind="stable"), dtype=np.int64)
 
 
 def top_shares(ranked: npt.ArrayLike, k: int, groups: int) -> Floats:
@@ -82,7 +82,8 @@ def top_shares(ranked: npt.ArrayLike, k: int, groups: int) -> Floats:
     places = _ranked(ranked, groups)
     if not 1 <= k <= places.shape[1]:
         raise DataError(f"The top {k} of a gallery of {places.shape[1]} images does not exist.")
-    return _one_hot(places[:, :k], groups).mean(axis=1)
+    top = places[:, :k]
+    return np.stack([(top == a).mean(axis=1) for a in range(groups)], axis=1)
 
 
 def equal_shares(groups: int) -> Floats:
@@ -92,7 +93,8 @@ def equal_shares(groups: int) -> Floats:
 
 def base_rate(group: npt.ArrayLike, groups: int) -> Floats:
     """The desired distribution p* that is the gallery's own: share of each group. [N] → [A]"""
-    return np.bincount(np.asarray(group, dtype=np.int64), minlength=groups) / np.size(group)
+    counts = np.bincount(np.asarray(group, dtype=np.int64), minlength=groups)
+    return np.asarray(counts / counts.sum(), dtype=np.float64)
 
 
 def skew(shares: npt.ArrayLike, desired: npt.ArrayLike, k: int) -> Floats:
@@ -144,11 +146,13 @@ def ndkl(ranked: npt.ArrayLike, desired: npt.ArrayLike) -> Floats:
         raise DataError("A group whose desired share is 0 has no divergence.")
     places = _ranked(ranked, len(wanted))
     i = np.arange(1, places.shape[1] + 1)
-    p = np.cumsum(_one_hot(places, len(wanted)), axis=1) / i[:, None]
-    # 0 log 0 is 0; left to itself numpy would make it 0 · ∞
-    divergence = (p * np.log(np.where(p > 0, p, 1) / wanted)).sum(axis=2)
     discount = 1 / np.log2(i + 1)
-    return np.asarray(divergence @ discount / discount.sum(), dtype=np.float64)
+    total = np.zeros(len(places))
+    for a, share in enumerate(wanted):
+        p = np.cumsum(places == a, axis=1) / i
+        # 0 log 0 is 0; left to itself numpy would make it 0 · ∞
+        total += (p * np.log(np.maximum(p, 1e-300) / share)) @ discount
+    return np.asarray(total / discount.sum(), dtype=np.float64)
 
 
 def bias_at_k(shares: npt.ArrayLike) -> Floats:
@@ -224,7 +228,7 @@ def recalls(
     classes: int,
     groups: int,
 ) -> Floats:
-    """P(ŷ = c | y = c, group): how often each class is recognised. Its `gap` is equal opportunity's.
+    """P(ŷ = c | y = c, group): recall of each class. Its `gap` is equal opportunity's.
 
     Args:
         predicted: [N] class.
@@ -307,16 +311,11 @@ def _ranked(ranked: npt.ArrayLike, groups: int) -> Ints:
         raise DataError(f"A ranked gallery is [queries, images], not {list(places.shape)}.")
     if places.min() < 0 or places.max() >= groups:
         raise DataError(f"The gallery holds a group outside the {groups} that are compared.")
-    return places.astype(np.int64)
-
-
-def _one_hot(places: Ints, groups: int) -> Floats:
-    """[Q, N] → [Q, N, A]"""
-    return np.asarray(places[..., None] == np.arange(groups), dtype=np.float64)
+    return np.asarray(places, dtype=np.int64)
 
 
 def _rates(part: npt.ArrayLike, whole: npt.ArrayLike) -> Floats:
-    """part / whole, NaN where the whole is 0."""
+    """Part / whole, NaN where the whole is 0."""
     p, w = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
     return np.asarray(np.divide(p, w, out=np.full(p.shape, np.nan), where=w > 0))
 

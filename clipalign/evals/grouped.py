@@ -71,8 +71,9 @@ class Grouped:
             activity=activity,
             balance=False,
             keep=None,
+            keep_share=0.0,
         )
-        source.check(split)
+        source.check(split, needs_activity=False)
         everything = dataset.examples(split)
         examples, readings, reasons = [], [], []
         for example in everything:
@@ -148,7 +149,9 @@ class Grouped:
                 "activity accuracy. Searches need the option queries."
             )
         n = np.bincount(self.value, minlength=len(self.values))
-        uneven = [a for a, row in zip(self.activities, self.counts, strict=True) if min(row) < max(row)]
+        uneven = [
+            a for a, row in zip(self.activities, self.counts, strict=True) if min(row) < max(row)
+        ]
         if min(n) < max(n) or uneven:
             listed = ", ".join(f"{c:,} of {v!r}" for c, v in zip(n, self.values, strict=True))
             within = f"; {len(uneven)} activities are uneven: {_some(uneven)}" if uneven else ""
@@ -258,10 +261,12 @@ class Seen:
             shown = grouped.activity == a
             own[shown] = log_policy(images[shown], texts[rows(captions)], scale).double().numpy()
         neutral = Encodings(model, images, texts[rows(prompts.neutral)])
-        nothing = np.full(len(images), -1)
-        scored = score(neutral, np.maximum(grouped.activity, 0), nothing)
+        scored = None
+        if len(prompts.neutral) > 1:
+            nothing = np.full(len(images), -1)
+            scored = score(neutral, np.maximum(grouped.activity, 0), nothing)
         similarity = (texts[rows(prompts.searched)] @ images.T).double().numpy()
-        return cls(alone, own, scored if len(prompts.neutral) > 1 else None, neutral, similarity)
+        return cls(alone, own, scored, neutral, similarity)
 
     @cached_property
     def order(self) -> Ints:

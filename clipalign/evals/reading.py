@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch.nn.functional as F
 from torch import Tensor
 
 from clipalign.errors import DataError
@@ -180,4 +181,4 @@ def _rows(judged: Judged, rows: Bools) -> Iterator[dict[str, Any]]:
 
 
 def _unit(features: Tensor) -> Tensor:
-    return features / features.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    return F.normalize(features, dim=-1)

@@ -64,12 +64,13 @@ def normal_interval(
     high: float = math.inf,
     level: float = 0.95,
 ) -> Interval | None:
-    """value ± z · SE, SE the standard deviation of the resamples; within what is possible.
+    """Value ± z · SE, SE the standard deviation of the resamples; within what is possible.
 
     Args:
         value: of the statistic on the images as they are.
         estimates: [R] of it on resamples; those that are NaN are left out.
-        low, high: ends of what the statistic can be.
+        low: the least that the statistic can be.
+        high: the most.
         level: coverage, in (0, 1).
 
     Returns:

@@ -1,4 +1,4 @@
-"""From features of clean images to zero-shot accuracy, Recall@k and the distance to the reference."""
+"""From features of clean images to accuracy, Recall@k and the distance to the reference."""
 
 from __future__ import annotations
 
@@ -50,7 +50,15 @@ class Retained:
     everything: Sequence[Example]
     encoded: Encoded
 
-    def add_to(self, into: Collector, ks: Sequence[int], prefix: str = "", of: str = "") -> None:
+    def add_to(
+        self,
+        into: Collector,
+        ks: Sequence[int],
+        *,
+        prefix: str = "",
+        of: str = "",
+        tails: bool = True,
+    ) -> None:
         """Add every number.
 
         Args:
@@ -58,6 +66,7 @@ class Retained:
             ks: places that count in Recall@k.
             prefix: of the metrics' names.
             of: says which images, for the descriptions; "" for none.
+            tails: whether to add the percentiles of KL too.
         """
         groups = np.array([e.group or e.key for e in self.examples], np.str_)
         into.mean(
@@ -88,7 +97,7 @@ class Retained:
                 "nearest.",
             )
         if self.moved is not None:
-            add_distance(into, self.moved, groups, prefix=prefix, of=of)
+            add_distance(into, self.moved, groups, prefix=prefix, of=of, tails=tails)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One row an image."""
@@ -141,6 +150,7 @@ def add_distance(
     *,
     prefix: str = "",
     of: str = "",
+    tails: bool = True,
 ) -> None:
     """Add KL to the reference both ways (mean, median, p90, p99) and the mean cosine.
 
@@ -150,6 +160,7 @@ def add_distance(
         groups: [M] labels of images that are not independent.
         prefix: of the metrics' names.
         of: says which images, for the descriptions; "" for none.
+        tails: whether to add the percentiles too; each is resampled by itself.
     """
     for name, values, which in (
         ("kl_to_reference", moved.forward, "KL(reference ‖ model)"),
@@ -161,7 +172,7 @@ def add_distance(
             ("_p90", "90th percentile", lambda x: float(np.percentile(x, 90))),
             ("_p99", "99th percentile", lambda x: float(np.percentile(x, 99))),
         )
-        for suffix, words, statistic in summaries:
+        for suffix, words, statistic in summaries if tails else summaries[:1]:
             into.value(
                 f"{prefix}{name}{suffix}",
                 values,

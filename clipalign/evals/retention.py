@@ -142,10 +142,16 @@ def retention_block(context: EvalContext, *, resamples: int = 2000) -> Collector
         Metrics and comparisons, their names prefixed with `retention_`.
     """
     suite = RetentionSuite(resamples=resamples)
-    unseen = replace(context, dataset=EmojiWorld(), split=UNSEEN)
+    world: Any = EmojiWorld()
     into = Collector(resamples, context.seed)
-    retained = suite.measure(unseen)
-    retained.add_to(into, suite.options.k, "retention_", " of emoji concepts never aligned on")
+    retained = suite.measure(replace(context, dataset=world, split=UNSEEN))
+    retained.add_to(
+        into,
+        suite.options.k,
+        prefix="retention_",
+        of=" of emoji concepts never aligned on",
+        tails=False,
+    )
     return into
 
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from clipalign.datasets.options import Template
-from clipalign.errors import DataError
 from clipalign.evals.attack_metrics import attack_metrics
 from clipalign.evals.attacked import Attacked, Judged
 from clipalign.evals.attacks import AttackPlan, drawn_plan, photographed_plan
 from clipalign.evals.base import EvalContext, Outcome, SuiteOptions
+from clipalign.evals.examples import readable, unreadable_rows
 from clipalign.evals.scoring import Encodings, distance, score
 from clipalign.tasks.rendering import STYLES, Style
 
 __all__ = ["TypographicSuite"]
-
-_LISTED = 20  # unreadable images that the warning names; the rows name them all
 
 
 class TypographicSuite:
@@ -77,15 +75,10 @@ class TypographicSuite:
         template = self.options.template or context.dataset.templates[0]
         texts = context.encode_texts([template.format(name) for name in plan.classnames])
         encoded = context.encode_images(plan.images())
-        readable = [i for i in range(len(plan.examples)) if i not in encoded.unreadable]
-        if not readable:
-            why = next(iter(encoded.unreadable.values()))
-            raise DataError(
-                f"None of the {len(plan.examples)} images can be read. The first: {why}"
-            )
-        images = Attacked.of(plan, np.array(readable, np.int64))
+        rows, warnings = readable(plan.examples, encoded)
+        images = Attacked.of(plan, rows)
         encodings = [
-            Encodings(model, features[readable].flatten(0, 1), text)
+            Encodings(model, features[rows].flatten(0, 1), text)
             for model, features, text in zip(context.models, encoded.features, texts, strict=True)
         ]
         moved = None
@@ -96,7 +89,7 @@ class TypographicSuite:
         collected = attack_metrics(judged, self.options.resamples, context.seed)
         result = context.result(
             self,
-            len(readable),
+            len(rows),
             options=self.options.model_dump(mode="json")
             | {"template": template, "fonts": plan.fonts},
             templates=[template],
@@ -104,9 +97,9 @@ class TypographicSuite:
             metrics=collected.metrics,
             comparisons=collected.comparisons,
             per_class=judged.per_class(),
-            warnings=[*plan.warnings, *_unreadable(plan, encoded.unreadable)],
+            warnings=[*plan.warnings, *warnings],
         )
-        return result, _rows(judged, encoded.unreadable)
+        return result, chain(judged.rows(), unreadable_rows(plan.examples, encoded))
 
     def _plan(self, context: EvalContext) -> AttackPlan:
         dataset, split, options = context.dataset, context.split, self.options
@@ -118,20 +111,3 @@ class TypographicSuite:
             seed=context.seed,
             fonts=options.fonts,
         )
-
-
-def _unreadable(plan: AttackPlan, reasons: dict[int, str]) -> list[str]:
-    """The warning that counts and names what could not be read; none where all could."""
-    if not reasons:
-        return []
-    named = "; ".join(f"{plan.examples[i].key} ({why})" for i, why in [*reasons.items()][:_LISTED])
-    more = f"; and {len(reasons) - _LISTED} more" if len(reasons) > _LISTED else ""
-    total = len(plan.examples)
-    return [f"{len(reasons)} of {total} images could not be read and are left out: {named}{more}."]
-
-
-def _rows(judged: Judged, unreadable: dict[int, str]) -> Iterator[dict[str, Any]]:
-    yield from judged.rows()
-    for item, why in sorted(unreadable.items()):
-        example = judged.images.plan.examples[item]
-        yield {"key": example.key, "label": example.label, "unreadable": why}

@@ -89,7 +89,9 @@ class LinearMap:
 
     def save(self, path: Path, **metadata: str) -> None:
         """Write W as safetensors, with metadata such as the model that it belongs to."""
-        data = save({"W": self.weight.detach().cpu().contiguous()}, metadata)
+        # one entry: safetensors writes several in an order that differs from run to run
+        about = {"clipalign": json.dumps(metadata, sort_keys=True)}
+        data = save({"W": self.weight.detach().cpu().contiguous()}, about)
         atomic_write_bytes(path, data)
 
     @classmethod
@@ -101,8 +103,9 @@ class LinearMap:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                return cls(file.get_tensor("W")), file.metadata() or {}
-        except (OSError, SafetensorError) as error:
+                about = json.loads((file.metadata() or {}).get("clipalign", "{}"))
+                return cls(file.get_tensor("W")), about
+        except (OSError, ValueError, SafetensorError) as error:
             raise ModelError(f"{path} is not a linear map: {error}") from None
 
     def fold(self, model: LoadedModel) -> LoadedModel:

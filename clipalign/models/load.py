@@ -24,7 +24,7 @@ from clipalign.models.spec import (
     CONFIG_NAME,
     WEIGHTS_NAME,
     ModelSpec,
-    check_tag,
+    matching_architecture,
     parse_model_spec,
 )
 
@@ -78,14 +78,14 @@ def load_model(
 
 def _from_architecture(spec: ModelSpec) -> _Source:
     open_clip = open_clip_module()
-    weights, preprocess = None, {}
+    architecture, weights, preprocess = spec.architecture, None, {}
     if spec.kind == "pretrained":
-        check_tag(spec)
+        architecture = matching_architecture(spec)
         preprocess = open_clip.get_pretrained_cfg(spec.architecture, spec.tag)
         _check_offline(open_clip, preprocess, spec)
         weights = _fetched(spec, lambda: open_clip.download_pretrained(preprocess))
-    config = {"model_cfg": open_clip.get_model_config(spec.architecture)}
-    return _Source(_complete(config, preprocess), weights, spec.architecture)
+    config = {"model_cfg": open_clip.get_model_config(architecture)}
+    return _Source(_complete(config, preprocess), weights, architecture)
 
 
 def _from_hub(spec: ModelSpec) -> _Source:

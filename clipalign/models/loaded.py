@@ -70,6 +70,8 @@ class LoadedModel:
                 raise
             reason = str(error).splitlines()[0]
             raise UsageError(f"The device {str(device)!r} cannot be used: {reason}") from error
+        self._memory_format = _memory_format(self.clip.visual)
+        self.clip.visual.to(memory_format=self._memory_format)
         self.config = {key: dict(value) for key, value in config.items()}
         self.config["preprocess_cfg"] = dict(clip.visual.preprocess_cfg)
         self.tokenizer = tokenizer
@@ -204,6 +206,7 @@ class LoadedModel:
         """
         if pixels.dtype == torch.uint8:
             pixels = self.preprocess.normalise(pixels)
+        pixels = pixels.contiguous(memory_format=self._memory_format)
         dtype = _AUTOCAST[self.precision]
         autocast = torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
         with autocast:
@@ -263,3 +266,13 @@ class LoadedModel:
         count = len(tokenizer.tokenizer(clean(text)).input_ids)
         # except the class token that the mode "clips" appends.
         return count + (getattr(tokenizer, "tokenizer_mode", "") == "clips")
+
+
+def _memory_format(visual: torch.nn.Module) -> torch.memory_format:
+    """Channels last for a tower of convolutions, which run up to 1.4 times as fast in it.
+
+    A transformer has one convolution, whose stride is its kernel: nothing to gain.
+    """
+    convolutions = [m for m in visual.modules() if isinstance(m, torch.nn.Conv2d)]
+    overlapping = any(m.kernel_size != m.stride and max(m.kernel_size) > 1 for m in convolutions)
+    return torch.channels_last if overlapping else torch.contiguous_format

@@ -26,7 +26,14 @@ from typing import Literal
 from clipalign.errors import ModelError, near_matches
 from clipalign.models.library import open_clip_module
 
-__all__ = ["CONFIG_NAME", "EMBEDDED", "WEIGHTS_NAME", "ModelSpec", "check_tag", "parse_model_spec"]
+__all__ = [
+    "CONFIG_NAME",
+    "EMBEDDED",
+    "WEIGHTS_NAME",
+    "ModelSpec",
+    "matching_architecture",
+    "parse_model_spec",
+]
 
 EMBEDDED = "emoji-tiny"
 CONFIG_NAME = "open_clip_config.json"
@@ -67,7 +74,7 @@ class ModelSpec:
 def parse_model_spec(spec: str | os.PathLike[str]) -> ModelSpec:
     """Say what a model spec names, without loading anything.
 
-    A tag is not checked here (see `check_tag`): the list of tags needs open_clip.
+    A tag is not checked here (see `matching_architecture`): the list of tags needs open_clip.
 
     Raises:
         ModelError: nothing is named so, or what is named cannot be a model.
@@ -99,12 +106,15 @@ def parse_model_spec(spec: str | os.PathLike[str]) -> ModelSpec:
     return _pretrained(text)
 
 
-def check_tag(spec: ModelSpec) -> None:
-    """Check the tag of a "pretrained" spec against open_clip, which is imported for it.
+def matching_architecture(spec: ModelSpec) -> str:
+    """The architecture that the weights of a "pretrained" spec were trained in; imports open_clip.
+
+    `ViT-B-32/openai` names a GELU architecture and QuickGELU weights. open_clip loads that with a
+    warning and every number silently wrong; here it means what was surely meant,
+    `ViT-B-32-quickgelu`. Weights with no such sibling keep the one architecture that they have.
 
     Raises:
-        ModelError: open_clip has no such weights, or they were trained with QuickGELU and the
-            architecture has GELU (open_clip only warns, and the numbers are silently wrong).
+        ModelError: open_clip has no such weights.
     """
     open_clip = open_clip_module()
     name = spec.architecture
@@ -116,16 +126,11 @@ def check_tag(spec: ModelSpec) -> None:
             + (near_matches(spec.tag, tags) or " It has none for this architecture.")
         )
     quick = bool(weights.get("quick_gelu"))
-    if quick == bool(open_clip.get_model_config(name).get("quick_gelu")):
-        return
-    sibling = f"{name}-quickgelu" if quick else name.removesuffix("-quickgelu")
-    if sibling != name and sibling in open_clip.list_models():
-        has, needs = ("GELU", "QuickGELU") if quick else ("QuickGELU", "GELU")
-        raise ModelError(
-            f"The weights {spec.tag!r} were trained with {needs}, but the architecture {name} has "
-            f"{has}: every number would be wrong. Use {sibling}/{spec.tag}."
-        )
-    # No sibling: the configuration is the only one these weights have, and the tag's entry is bare.
+    if quick != bool(open_clip.get_model_config(name).get("quick_gelu")):
+        sibling = f"{name}-quickgelu" if quick else name.removesuffix("-quickgelu")
+        if sibling in open_clip.list_models():
+            return sibling
+    return name
 
 
 def _random(text: str, name: str) -> ModelSpec:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
+
+from filelock import FileLock
 
 from clipalign.cache import cache_dir
 from clipalign.datasets.base import Dataset
 from clipalign.datasets.locate import build_component, locate_dataset
 from clipalign.errors import DataError, RunError
 from clipalign.files import sha256_file, storage_errors
+from clipalign.plugins import registry
 from clipalign.progress import Reporter, Silent
 from clipalign.tasks.base import Task
 from clipalign.tasks.manifest import MANIFEST, SplitCounts
@@ -29,7 +32,7 @@ _REASONS_SHOWN = 10
 
 def prepare(
     task: str | Task = "typographic",
-    dataset: str | Path | Dataset = "emoji",
+    dataset: str | Path | Dataset | None = None,
     output: str | Path | None = None,
     *,
     task_options: Mapping[str, Any] | None = None,
@@ -52,7 +55,7 @@ def prepare(
 
     Args:
         task: registered name, or a task.
-        dataset: registered name, a folder, a table file, or a dataset.
+        dataset: registered name, a folder, a table file, or a dataset; None for the task's own.
         output: directory to make; None for the cache, where an equal set is used again.
         task_options: of a task given by name.
         dataset_options: of a dataset given by name or path.
@@ -74,6 +77,9 @@ def prepare(
         StorageError: the disk is full or not writable; nothing is left behind.
     """
     say: Reporter = reporter or Silent()
+    if dataset is None:
+        facts = registry("tasks").entry(task).metadata if isinstance(task, str) else {}
+        dataset = str(facts.get("dataset", "emoji"))
     if isinstance(task, str):
         task = cast(Task, build_component("tasks", task, task_options or {}))
     options = dict(dataset_options or {})
@@ -81,16 +87,25 @@ def prepare(
         name, options = locate_dataset(dataset, options)
         dataset = cast(Dataset, build_component("datasets", name, options))
     plan = Plan.make(task, dataset, options, splits, seed=seed, limit=limit, max_side=max_side)
-    if output is None:
-        target = cache_dir("preferences") / f"{plan.task.name}-{plan.sha256}"
-    else:
-        target = Path(output)
-    if found := _equal_set(target, plan, cached=output is None, overwrite=overwrite):
+    if output is not None:
+        return _made(Path(output), plan, workers, say, cached=False, overwrite=overwrite)
+    target = cache_dir("preferences") / f"{plan.task.name}-{plan.sha256}"
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(f".{target.name}.lock")):  # of two at once, one waits
+        return _made(target, plan, workers, say, cached=True, overwrite=overwrite)
+
+
+def _made(
+    target: Path, plan: Plan, workers: int, say: Reporter, *, cached: bool, overwrite: bool
+) -> PreferenceSet:
+    """The set at `target`, written unless it is there."""
+    if found := _equal_set(target, plan, cached=cached, overwrite=overwrite):
         say.note(f"Using the preference set in {target}.")
         return found
     for note in plan.candidates.notes:
         say.note(f"Warning: {note}")
-    with staged(target) as folder:
+    with staged(target, replace=cached or overwrite) as folder:
         _write(plan, folder, workers, say)
     return PreferenceSet.open(target)
 
@@ -166,17 +181,16 @@ def _write_split(
             bar.advance()
         with storage_errors(folder):
             table.flush()
-    counts = SplitCounts(images=len(examples), rows=rows, quarantined=len(refused))
-    refused += [
-        {"split": split, "key": name, "file": name, "reason": reason}
-        for name, reason in _skipped(plan.dataset, split)
-    ]
+    skipped = _skipped(plan.dataset, split)
+    refused += [{"split": split, "key": n, "file": n, "reason": reason} for n, reason in skipped]
+    images = len(examples) + len(skipped)
+    counts = SplitCounts(images=images, rows=rows, quarantined=len(refused))
     if not rows:
         raise DataError(_none_usable(plan.dataset, split, refused))
     return counts, refused
 
 
-def _skipped(dataset: Dataset, split: str) -> Iterable[tuple[str, str]]:
+def _skipped(dataset: Dataset, split: str) -> Sequence[tuple[str, str]]:
     """Files that a dataset passed over, with reasons, where it keeps count of them."""
     skipped: Any = getattr(dataset, "skipped", None)
     return skipped(split) if skipped else ()

@@ -54,7 +54,7 @@ def preview(title: str, rows: Sequence[Mapping[str, Any]], folder: Path) -> byte
                 draw.text((x + 18, y + 2), "none", _MUTED, text)
             y += _LINE
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

@@ -8,6 +8,7 @@ killed process left behind is swept away by the next one that makes the same dir
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import shutil
@@ -23,14 +24,16 @@ __all__ = ["staged"]
 
 
 @contextlib.contextmanager
-def staged(target: Path) -> Iterator[Path]:
+def staged(target: Path, *, replace: bool) -> Iterator[Path]:
     """An empty directory that takes the place of `target` when the block ends without an exception.
 
-    A directory that stands there is replaced; whether it may be is for the caller to know.
+    Args:
+        target: missing or an empty directory, unless it may be replaced.
+        replace: replace a directory that is not empty.
 
     Raises:
         StorageError: it cannot be written; what stood there is untouched.
-        RunError: `target` is a file.
+        RunError: `target` is a file, or not empty (another process may have filled it meanwhile).
     """
     target = Path(os.path.realpath(target))
     if target.exists() and not target.is_dir():
@@ -47,18 +50,30 @@ def staged(target: Path) -> Iterator[Path]:
             folder.mkdir()
         yield folder
         with storage_errors(target):
-            _take_place(folder, target, _with(stem, ".old"))
+            if replace and target.is_dir():
+                _replace(folder, target, _with(stem, ".old"))
+            else:
+                _take_place(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         lock.release()
         _with(stem, ".lock").unlink(missing_ok=True)
 
 
-def _take_place(folder: Path, target: Path, old: Path) -> None:
-    """Rename `folder` to `target`, and what stood there out of the way."""
-    if not target.exists():
+def _take_place(folder: Path, target: Path) -> None:
+    """Rename `folder` to `target`, which is missing or empty."""
+    try:
         os.rename(folder, target)
-        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise RunError(
+            f"{target} was filled by another process in the meantime, and is left alone."
+        ) from None
+
+
+def _replace(folder: Path, target: Path, old: Path) -> None:
+    """Rename `folder` to `target`, and what stood there out of the way."""
     os.rename(target, old)
     try:
         os.rename(folder, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import platform
@@ -15,9 +16,15 @@ import torch
 from clipalign._version import __version__
 from clipalign.build import objective, regulariser
 from clipalign.config import RunConfig, load_config
-from clipalign.errors import ConfigError, DataError, Interrupted, UsageError
+from clipalign.errors import ConfigError, DataError, Interrupted, StorageError, UsageError
 from clipalign.files import append_jsonl
 from clipalign.models.export import export_model, open_clip_line
+from clipalign.models.feature_cache import (
+    feature_path,
+    read_features,
+    text_features,
+    write_features,
+)
 from clipalign.models.linear_map import LinearMap
 from clipalign.models.load import load_model, open_clip_module
 from clipalign.models.loaded import LoadedModel
@@ -42,13 +49,7 @@ from clipalign.training.defaults import (
 )
 from clipalign.training.engine import Trainer
 from clipalign.training.losses import Data, Problem
-from clipalign.training.reference import (
-    cache_path,
-    image_features,
-    read_features,
-    text_features,
-    write_features,
-)
+from clipalign.training.reference import image_features
 from clipalign.training.rundir import RunDirectory
 from clipalign.training.signals import StopSignal
 from clipalign.training.streams import Stream, build_stream, decode_pixels
@@ -237,7 +238,7 @@ class _Session:
         """Decode a split and give it the reference's features, from the cache where it can."""
         stream = build_stream(self.preferences, split)
         n, d = len(stream.paths), self.model.embed_dim
-        path = cache_path(self.model, "images", [self.preferences.content_sha256, split])
+        path = feature_path(self.model, "images", [self.preferences.content_sha256, split])
         reference = read_features(path, n, d)
         if reference is not None and self.trainable.kind == "head":
             return Data(stream, reference, reference)
@@ -251,7 +252,10 @@ class _Session:
                 reference = image_features(
                     self.model, pixels, 2 * self.config.train.batch_size, bar.advance
                 )
-            write_features(path, reference)
+            with contextlib.suppress(
+                StorageError
+            ):  # a cache that cannot be written is done without
+                write_features(path, reference)
         return Data(stream, reference, reference if self.trainable.kind == "head" else pixels)
 
     def _trainer(self, callbacks: _Callbacks) -> Trainer:

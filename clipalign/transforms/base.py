@@ -61,16 +61,40 @@ class Transform(ABC):
     starts_from: ClassVar[Literal["reference", "trained"]] = "trained"
 
     @abstractmethod
+    def check(self, model: LoadedModel) -> None:
+        """Refuse a model that it was not fitted to.
+
+        Raises:
+            ModelError: naming both.
+        """
+
+    @abstractmethod
     def apply(self, model: LoadedModel) -> LoadedModel:
         """The edited model; `model` is left as it is.
 
         Raises:
-            ModelError: it does not fit this model.
+            ModelError: it was not fitted to this model, or the model cannot take it.
         """
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What it is, in JSON-able values; with `tensors`, all that `rebuild` needs."""
+
+    @property
+    def label(self) -> str:
+        """A few letters that tell it from others of its kind, for the names of directories."""
+        return self.name
+
+    def statement(self) -> str:
+        """What fitting found, in sentences; empty where nothing was to be found."""
+        return ""
+
+    def unfolded(self, path: Path) -> str:
+        """Lines of Python that apply what `save` wrote to features, where a model takes no fold.
+
+        Empty where there is no way to apply it to features.
+        """
+        return ""
 
     def tensors(self) -> dict[str, Tensor]:
         """The numbers that it holds, by name."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -27,6 +27,8 @@ __all__ = ["RECORD", "FitContext"]
 
 RECORD = "transform.yaml"
 """Beside a transformed model, says how it was made."""
+
+_Source: TypeAlias = tuple[str, Mapping[str, Any], str | Path, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +111,18 @@ class FitContext:
         task = build_component("tasks", name, options)
         return label(task, load_dataset(dataset, dataset_options), self.reporter)
 
+    def labels(self) -> dict[str, Any] | None:
+        """Which labelled images were looked at, in JSON-able values; None for none."""
+        found: Labelled | None = self.__dict__.get("labelled")
+        if found is None:
+            return None
+        return {
+            "concept": found.probe.name,
+            "dataset": found.dataset,
+            "split": found.split,
+            "images": len(found.probe.value),
+        }
+
     def features(self, model: LoadedModel) -> ProbeFeatures:
         """A model's features of the labelled images and the captions, from the cache where it can.
 
@@ -117,20 +131,22 @@ class FitContext:
         """
         return encode(self.labelled, model, self.reporter)
 
-    def _source(self) -> tuple[str, Mapping[str, Any], str | Path, Mapping[str, Any]]:
+    def _source(self) -> _Source:
         """Task and dataset, each with its options: as asked for, else as the run had them."""
-        if self.config is None:
-            own = ("gender", {}, "emoji-people", {})
-        elif self.config.data is not None:
-            made = read_manifest(self.config.data)
-            own = (made.task, made.options, made.dataset, made.dataset_options)
-        else:
-            c = self.config
-            own = (c.task, c.task_options, c.dataset, c.dataset_options)
-        name, options, dataset, dataset_options = own
+        name, options, dataset, dataset_options = self._own()
         if self.task is not None and self.task != name:
-            fitting = registry("tasks").entry(self.task).metadata.get("dataset", dataset)
-            name, options, dataset, dataset_options = self.task, {}, fitting, {}
+            dataset = registry("tasks").entry(self.task).metadata.get("dataset", dataset)
+            name, options, dataset_options = self.task, {}, {}
         if self.dataset is not None:
             dataset, dataset_options = self.dataset, self.dataset_options
         return name, options, dataset, dataset_options
+
+    def _own(self) -> _Source:
+        """What the run was trained on; the embedded people for a model that is no run."""
+        config = self.config
+        if config is None:
+            return "gender", {}, "emoji-people", {}
+        if config.data is not None:
+            made = read_manifest(config.data)
+            return made.task, made.options, made.dataset, made.dataset_options
+        return config.task, config.task_options, config.dataset, config.dataset_options

@@ -47,6 +47,10 @@ class Interpolation(Transform):
     tried: Mapping[float, float] | None = None
     other: LoadedModel | None = None
 
+    def check(self, model: LoadedModel) -> None:
+        """Refuse a model of another architecture. See `apply`."""
+        check_alike(self._other(model), model)
+
     def apply(self, model: LoadedModel) -> LoadedModel:
         """The model between the other one and `model`.
 
@@ -54,13 +58,22 @@ class Interpolation(Transform):
             ModelError: the other model cannot be loaded, is not the one that it was, or is of
                 another architecture.
         """
-        other = self.other or load_model(self.against, model.device)
-        if other.sha256 != self.against_sha256:
-            raise ModelError(
-                f"{self.against} was {self.against_sha256[:12]}… when this was fitted, and is "
-                f"{other.sha256[:12]}… now. Fit again, or put that model back."
-            )
-        return interpolate(other, model, self.alpha)
+        return interpolate(self._other(model), model, self.alpha)
+
+    @property
+    def label(self) -> str:
+        """The letter a, and α."""
+        return f"a{self.alpha:g}"
+
+    def statement(self) -> str:
+        """How α was chosen."""
+        if self.tried is None:
+            return ""
+        tried = self.tried
+        return (
+            f"α = {self.alpha:g} is the best of {len(tried)} on the validation split: "
+            f"{tried[self.alpha]:.4f} ({tried[0.0]:.4f} at α = 0, {tried[1.0]:.4f} at α = 1)."
+        )
 
     def describe(self) -> dict[str, Any]:
         """α, the other model, and what was tried."""
@@ -82,6 +95,15 @@ class Interpolation(Transform):
         if d["tried"] is not None:
             tried = {float(row["alpha"]): float(row["metric"]) for row in d["tried"]}
         return cls(float(d["alpha"]), d["against"], d["against_sha256"], tried)
+
+    def _other(self, model: LoadedModel) -> LoadedModel:
+        other = self.other or load_model(self.against, model.device)
+        if other.sha256 != self.against_sha256:
+            raise ModelError(
+                f"{self.against} was {self.against_sha256[:12]}… when this was fitted, and is "
+                f"{other.sha256[:12]}… now. Fit again, or put that model back."
+            )
+        return other
 
 
 class Interpolate:

@@ -76,7 +76,7 @@ def label(task: Any, dataset: Dataset, reporter: Reporter) -> Labelled:
     if split != "validation":
         reporter.note(f"The dataset {dataset.name!r} has no validation split: {split} is used.")
     source = task.source(dataset)
-    for note in source.check(split):
+    for note in source.check(split, needs_activity=task.options.activity is not None):
         reporter.note(f"Warning: {note}")
     shown, kept = [], []
     for example in source.examples(split):

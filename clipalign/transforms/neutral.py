@@ -7,22 +7,21 @@ included, the one whose concept accuracy is nearest to ½ with the activity accu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from clipalign.errors import UsageError
 from clipalign.evals.statistics import Interval
-from clipalign.transforms.probe import Bools, Floats, Ints, Reading
+from clipalign.transforms.choice import Choice
+from clipalign.transforms.probe import Floats
 from clipalign.transforms.spectrum import Powers
 
 __all__ = ["Neutral", "find_neutral", "find_root"]
 
 _STEPS = 100  # of the range
-_BLOCK = 128  # resamples at once
-_TIE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Neutral:
         concept_accuracy, concept_accuracy_at_0: share of right values at t* and at t = 0.
         activity_accuracy, activity_accuracy_at_0: None where there are no activities.
         images: N.
-        independent: groups of images that were resampled.
+        independent: groups of images, which are what is resampled.
     """
 
     concept: str
@@ -66,14 +65,23 @@ class Neutral:
         """As plain values, for JSON and YAML."""
         return asdict(self) | {"values": list(self.values)}
 
+    @classmethod
+    def rebuild(cls, document: Mapping[str, Any]) -> Self:
+        """What `document` was of."""
+        interval = document["interval"] and Interval(**document["interval"])
+        values = tuple(document["values"])
+        return cls(**{**document, "interval": interval, "values": values})
+
     def statement(self) -> str:
         """What was found, in sentences."""
         near = ""
         if self.interval is not None:
+            over = f"{self.images} images"
+            if self.independent < self.images:
+                over = f"{self.independent} groups of {over}"
             near = (
                 f" [{self.interval.low:.2f}, {self.interval.high:.2f}] "
-                f"({100 * self.interval.level:g} % bootstrap over {self.independent} independent "
-                f"of {self.images} images)"
+                f"({100 * self.interval.level:g} % bootstrap over {over})"
             )
         words = [
             f"t* = {self.t:.3f}{near}: {self.concept} accuracy {_percent(self.concept_accuracy)} "
@@ -112,7 +120,8 @@ def find_neutral(
 
     Args:
         powers: of the map, with the probe's features.
-        low, high: range to search.
+        low: where the range to search begins.
+        high: where it ends.
         epsilon: largest drop of the activity accuracy from t = 0, as a share.
         resamples: of the bootstrap; each resample repeats the choice.
         level: coverage of the interval.
@@ -128,10 +137,10 @@ def find_neutral(
     plain_root = find_root(powers.plain_gap, grid)
     ts = grid if root is None else np.unique(np.append(grid, root))
     start = powers.at(0.0)
-    table = _Table(start)
+    choice = Choice(start)
     for t in ts:
-        table.add(powers.at(float(t)))
-    chosen = int(table.choose(np.ones((1, table.independent)), epsilon)[0])
+        choice.add(powers.at(float(t)))
+    chosen = choice.best(epsilon)
     if chosen < 0:
         raise UsageError(
             f"No t from {low:g} to {high:g} keeps the activity accuracy within {epsilon:g} of what "
@@ -142,7 +151,7 @@ def find_neutral(
         concept=probe.name,
         values=probe.values,
         t=float(ts[chosen]),
-        interval=table.interval(ts, epsilon, resamples, level, seed),
+        interval=choice.interval(ts, epsilon, resamples, level, seed),
         root=root,
         plain_root=plain_root,
         low=low,
@@ -155,7 +164,7 @@ def find_neutral(
         activity_accuracy=best.activity_accuracy,
         activity_accuracy_at_0=start.activity_accuracy,
         images=len(probe.value),
-        independent=table.independent,
+        independent=choice.independent,
     )
 
 
@@ -187,83 +196,6 @@ def _bisect(f: Callable[[float], float], low: float, high: float, sign: float) -
             low = middle
         else:
             high = middle
-
-
-class _Table:
-    """Sums over each group of images of what the choice looks at, a column for each t.
-
-    Args:
-        start: the reading of t = 0.
-    """
-
-    def __init__(self, start: Reading) -> None:
-        value, probe = start.features.value, start.features.probe
-        self._group_of = np.arange(len(value))
-        if probe.groups:
-            self._group_of = np.unique(probe.groups, return_inverse=True)[1]
-        self.independent, self.grouped = int(self._group_of.max()) + 1, bool(probe.groups)
-        self._of_value = [value == number for number in (0, 1)]
-        self._count = [self._sums(rows)[:, None] for rows in self._of_value]
-        self._before = start.activity_correct.astype(np.float64) if probe.has_activities else None
-        self._correct: list[list[Floats]] = [[], []]
-        self._margin: list[list[Floats]] = [[], []]
-        self._lost: list[Floats] = []
-
-    def add(self, reading: Reading) -> None:
-        """Add the column of one t; the reading is not kept."""
-        for number, rows in enumerate(self._of_value):
-            self._correct[number].append(self._sums(reading.value_correct & rows))
-            self._margin[number].append(self._sums(reading.margins * rows))
-        if self._before is not None:
-            self._lost.append(self._sums(self._before - reading.activity_correct))
-
-    def _sums(self, values: Floats | Bools) -> Floats:
-        return np.asarray(np.bincount(self._group_of, values), dtype=np.float64)
-
-    def choose(self, weights: Floats, epsilon: float) -> Ints:
-        """The index of t* in every resample; −1 where no t is allowed or a value is missing.
-
-        Args:
-            weights: [R, G] how often each group was drawn.
-            epsilon: largest drop of the activity accuracy.
-        """
-        counts = [weights @ count for count in self._count]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            right, margin = (
-                [weights @ np.stack(c, axis=1) / n for c, n in zip(columns, counts, strict=True)]
-                for columns in (self._correct, self._margin)
-            )
-        gap = np.abs(margin[1] - margin[0])
-        cost = np.abs((right[0] + right[1]) / 2 - 0.5)
-        if self._before is not None:
-            drop = weights @ np.stack(self._lost, axis=1) / (counts[0] + counts[1])
-            cost = np.where(drop <= epsilon + _TIE, cost, np.inf)
-        cost = np.where(np.isnan(cost), np.inf, cost)
-        least = cost.min(axis=1, keepdims=True)
-        chosen = np.where(cost <= least + _TIE, gap, np.inf).argmin(axis=1)
-        return np.where(np.isfinite(least[:, 0]), chosen, -1)
-
-    def interval(
-        self, ts: Floats, epsilon: float, resamples: int, level: float, seed: int
-    ) -> Interval | None:
-        """Percentile bootstrap of t*, the choice repeated on every resample of the groups."""
-        if self.independent < 2:
-            return None
-        rng = np.random.default_rng(seed)
-        even = np.full(self.independent, 1 / self.independent)
-        found: list[Floats] = []
-        for first in range(0, resamples, _BLOCK):
-            size = min(_BLOCK, resamples - first)
-            drawn = rng.multinomial(self.independent, even, size).astype(np.float64)
-            chosen = self.choose(drawn, epsilon)
-            found.append(ts[chosen[chosen >= 0]])
-        stars = np.concatenate(found)
-        if not stars.size:
-            return None
-        tail = (1 - level) / 2
-        low, high = np.quantile(stars, [tail, 1 - tail])
-        method = "cluster-bootstrap-percentile" if self.grouped else "bootstrap-percentile"
-        return Interval(float(low), float(high), level, method)
 
 
 def _percent(share: float) -> str:

@@ -14,31 +14,21 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from clipalign.errors import ModelError, RunError, UsageError
 from clipalign.models.linear_map import LinearMap
 from clipalign.models.loaded import LoadedModel
-from clipalign.training.rundir import RunDirectory
 from clipalign.transforms.base import Transform, TransformOptions
 from clipalign.transforms.context import FitContext
+from clipalign.transforms.maps import (
+    MapOfRun,
+    check_fits,
+    check_head_run,
+    compose_runs,
+    read_map,
+)
 from clipalign.transforms.neutral import Neutral, find_neutral
-from clipalign.transforms.spectrum import EPS, Powers
+from clipalign.transforms.spectrum import Powers
 
-__all__ = ["MapOfRun", "Power", "PowerTransform", "compose", "powers_of", "read_map"]
-
-
-@dataclass(frozen=True)
-class MapOfRun:
-    """One map of a composition.
-
-    Attributes:
-        run: the run that it was trained in.
-        t: its power.
-        model_sha256: the model that it belongs to.
-    """
-
-    run: str
-    t: float
-    model_sha256: str
+__all__ = ["Power", "PowerTransform", "powers_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +46,15 @@ class PowerTransform(Transform):
 
     linear: LinearMap
     maps: tuple[MapOfRun, ...]
-    neutral: Mapping[str, Any] | None = None
+    neutral: Neutral | None = None
+
+    def check(self, model: LoadedModel) -> None:
+        """Refuse a model that the maps do not belong to.
+
+        Raises:
+            ModelError: naming both.
+        """
+        check_fits(self.linear, self.maps, model)
 
     def apply(self, model: LoadedModel) -> LoadedModel:
         """The model with W_t in both projections.
@@ -64,13 +62,30 @@ class PowerTransform(Transform):
         Raises:
             ModelError: the maps belong to another model, or W cannot be folded into this one.
         """
-        check_fits(self.linear, self.maps, model)
+        self.check(model)
         return self.linear.fold(model)
 
     def describe(self) -> dict[str, Any]:
         """The maps in their order, and how t was found."""
         maps = [asdict(part) for part in self.maps]
-        return {"maps": maps, "neutral": None if self.neutral is None else dict(self.neutral)}
+        return {"maps": maps, "neutral": self.neutral and self.neutral.document()}
+
+    @property
+    def label(self) -> str:
+        """The word neutral, or t and its value."""
+        return "neutral" if self.neutral else f"t{self.maps[-1].t:g}"
+
+    def statement(self) -> str:
+        """How t was found."""
+        return self.neutral.statement() if self.neutral else ""
+
+    def unfolded(self, path: Path) -> str:
+        """Three lines that apply W_t to features of both towers."""
+        return (
+            "from clipalign.models.linear_map import LinearMap\n"
+            f"linear, _ = LinearMap.load({str(path)!r})\n"
+            "image, text = linear(image.double()), linear(text.double())"
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """W, [d, d] float64."""
@@ -80,7 +95,8 @@ class PowerTransform(Transform):
     def rebuild(cls, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """The transform that was described."""
         maps = tuple(MapOfRun(**part) for part in description["maps"])
-        return cls(LinearMap(tensors["W"]), maps, description["neutral"])
+        found = description["neutral"]
+        return cls(LinearMap(tensors["W"]), maps, found and Neutral.rebuild(found))
 
 
 class Power:
@@ -148,95 +164,8 @@ class Power:
             t = neutral.t
         else:
             t = options.t
-        linear, maps = _composed([*before, (run.path, t)])
-        return PowerTransform(linear, maps, None if neutral is None else neutral.document())
-
-
-def compose(maps: Sequence[tuple[LinearMap, float]], eps: float = EPS) -> LinearMap:
-    """W = W_n(t_n) … W_1(t_1): several maps, each with its own t; the first is applied first.
-
-    Args:
-        maps: at least one, all [d, d].
-        eps: singular values below it are raised to it.
-
-    Returns:
-        [d, d] float64.
-
-    Raises:
-        ModelError: the maps differ in width.
-    """
-    product: Tensor | None = None
-    for linear, t in maps:
-        power = LinearMap(linear.weight.detach().double().cpu()).power(t, eps).weight
-        if product is not None and len(product) != len(power):
-            raise ModelError(
-                f"Maps of width {len(product)} and {len(power)} cannot follow one another: they "
-                "belong to different models."
-            )
-        product = power if product is None else power @ product
-    if product is None:
-        raise UsageError("There is no map to compose.")
-    return LinearMap(product)
-
-
-def check_fits(linear: LinearMap, maps: Sequence[MapOfRun], model: LoadedModel) -> None:
-    """Refuse maps of another width or of another model.
-
-    Raises:
-        ModelError: naming both.
-    """
-    if len(linear.weight) != model.embed_dim:
-        raise ModelError(
-            f"The map of {maps[-1].run} is of width {len(linear.weight)}, and {model.name} has "
-            f"features of width {model.embed_dim}: it was trained on another model."
-        )
-    for part in maps:
-        if part.model_sha256 != model.sha256:
-            raise ModelError(
-                f"The map of {part.run} was trained on the model {part.model_sha256[:12]}…, and "
-                f"{model.spec} is {model.sha256[:12]}…. A map is of use for its own model alone: "
-                "put that model back, or train again."
-            )
-
-
-def check_head_run(context: FitContext) -> RunDirectory:
-    """The run of a context, where it has a linear map.
-
-    Raises:
-        UsageError: it is not a run, or something else than a head was trained.
-        RunError: it has not finished.
-    """
-    run, config = context.run, context.config
-    if run is None or config is None:
-        parent = Path(context.path).parent
-        advice = "Name the run that trained one."
-        if (parent / "config.yaml").is_file():
-            advice = f"W is folded into it already: name the run, {parent}."
-        raise UsageError(f"{context.path} is not a run with a linear map to turn. {advice}")
-    if config.trainable != "head":
-        raise UsageError(
-            f"{run.path} trained {config.trainable}, so it has no linear map to turn. Train one "
-            "with `clipalign train --trainable head`, or go between the checkpoints with "
-            "--method interpolate --alpha 0.5."
-        )
-    if not run.linear_map.is_file():
-        raise RunError(
-            f"{run.path} has no linear map yet: it did not finish. "
-            f"Continue it with: clipalign train --resume {run.path}"
-        )
-    return run
-
-
-def read_map(run: RunDirectory) -> tuple[LinearMap, str]:
-    """W of a run, and the sha256 of the model that it belongs to.
-
-    Raises:
-        ModelError: it is damaged, or does not say which model it belongs to.
-    """
-    linear, metadata = LinearMap.load(run.linear_map)
-    if "model_sha256" not in metadata:
-        raise ModelError(f"{run.linear_map} does not say which model it belongs to.")
-    return linear, metadata["model_sha256"]
+        linear, maps = compose_runs([*before, (run.path, t)])
+        return PowerTransform(linear, maps, neutral)
 
 
 def powers_of(context: FitContext, before: Sequence[tuple[Path, float]] = ()) -> Powers:
@@ -252,17 +181,7 @@ def powers_of(context: FitContext, before: Sequence[tuple[Path, float]] = ()) ->
     check_fits(linear, [MapOfRun(str(run.path), 1.0, sha256)], context.reference)
     features = context.features(context.reference)
     if before:
-        earlier, maps = _composed(before)
+        earlier, maps = compose_runs(before)
         check_fits(earlier, maps, context.reference)
         features = features.mapped(earlier.weight.numpy())
     return Powers(features, linear)
-
-
-def _composed(parts: Sequence[tuple[Path, float]]) -> tuple[LinearMap, tuple[MapOfRun, ...]]:
-    read = [(path, t, *read_map(_opened(path))) for path, t in parts]
-    linear = compose([(linear, t) for _, t, linear, _ in read])
-    return linear, tuple(MapOfRun(str(path), t, sha256) for path, t, _, sha256 in read)
-
-
-def _opened(path: Path) -> RunDirectory:
-    return check_head_run(FitContext.open(path))

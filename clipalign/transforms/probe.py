@@ -54,15 +54,14 @@ class ConceptProbe:
     def __post_init__(self) -> None:
         """Refuse what cannot be measured."""
         pairs, neutral = len(self.value_prompts), len(self.neutral_prompts)
-        if pairs < 1 or neutral != pairs and (pairs, neutral) != (1, 0):
+        if pairs < 1 or (neutral != pairs and (pairs, neutral) != (1, 0)):
             raise DataError(
                 f"The concept {self.name!r} has {pairs} pairs of captions and {neutral} neutral "
                 "ones: one of each an activity is needed."
             )
         lengths = {len(self.value), len(self.activity), len(self.groups) or len(self.value)}
         if len(lengths) > 1 or not all(
-            v in (0, 1) and 0 <= a < pairs
-            for v, a in zip(self.value, self.activity, strict=False)
+            v in (0, 1) and 0 <= a < pairs for v, a in zip(self.value, self.activity, strict=False)
         ):
             raise DataError(f"The labels of the concept {self.name!r} do not fit together.")
         counts = Counter(self.value)

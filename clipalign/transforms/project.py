@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -46,18 +47,39 @@ class Projection(Transform):
     calibration: float
     model_sha256: str
 
-    def apply(self, model: LoadedModel) -> LoadedModel:
-        """The model with P in its text projection; its image tower is the same bit for bit.
+    def check(self, model: LoadedModel) -> None:
+        """Refuse a model that P was not fitted to.
 
         Raises:
-            ModelError: it is not the model that P was fitted to, or P cannot be folded into it.
+            ModelError: naming both.
         """
         if model.sha256 != self.model_sha256:
             raise ModelError(
                 f"The projection was fitted to the model {self.model_sha256[:12]}…, and "
                 f"{model.spec} is {model.sha256[:12]}…. Fit it again."
             )
+
+    def apply(self, model: LoadedModel) -> LoadedModel:
+        """The model with P in its text projection; its image tower is the same bit for bit.
+
+        Raises:
+            ModelError: it is not the model that P was fitted to, or P cannot be folded into it.
+        """
+        self.check(model)
         return fold_into_text(LinearMap(self.matrix), model)
+
+    @property
+    def label(self) -> str:
+        """The word projected, or projected-plain."""
+        return "projected" if self.calibration else "projected-plain"
+
+    def unfolded(self, path: Path) -> str:
+        """Three lines that apply P to text features."""
+        return (
+            "from clipalign.transforms.base import load_transform\n"
+            f"matrix = load_transform({str(path)!r}).matrix\n"
+            "text = torch.nn.functional.normalize(text.double() @ matrix.T, dim=-1)"
+        )
 
     def describe(self) -> dict[str, Any]:
         """The prompts, λ and the model."""
@@ -140,7 +162,8 @@ def orthogonal_projection(a: Tensor) -> Tensor:
             f"The {a.shape[1]} prompts to take out span all {len(a)} dimensions of the text "
             "features: nothing would be left. Name fewer prompts."
         )
-    return torch.eye(len(a), dtype=a.dtype, device=a.device) - basis @ basis.T
+    projection: Tensor = torch.eye(len(a), dtype=a.dtype, device=a.device) - basis @ basis.T
+    return projection
 
 
 def calibrated(p0: Tensor, differences: Tensor, calibration: float) -> Tensor:
@@ -156,7 +179,8 @@ def calibrated(p0: Tensor, differences: Tensor, calibration: float) -> Tensor:
     """
     moment = differences.T @ differences / len(differences)
     identity = torch.eye(len(p0), dtype=p0.dtype, device=p0.device)
-    return torch.linalg.solve(identity + calibration * moment, p0).T  # both are symmetric
+    solved: Tensor = torch.linalg.solve(identity + calibration * moment, p0)
+    return solved.T  # both factors are symmetric
 
 
 def fold_into_text(linear: LinearMap, model: LoadedModel) -> LoadedModel:
@@ -168,7 +192,10 @@ def fold_into_text(linear: LinearMap, model: LoadedModel) -> LoadedModel:
     folded = linear.fold(model)  # into both towers; the image tower is put back
     own = {k: v for k, v in model.clip.state_dict().items() if k.startswith("visual.")}
     text = {k: v for k, v in folded.clip.state_dict().items() if not k.startswith("visual.")}
-    model_cfg = {**folded.config["model_cfg"], "vision_cfg": model.config["model_cfg"]["vision_cfg"]}
+    model_cfg = {
+        **folded.config["model_cfg"],
+        "vision_cfg": model.config["model_cfg"]["vision_cfg"],
+    }
     return model.rebuilt({**text, **own}, {**folded.config, "model_cfg": model_cfg})
 
 

@@ -85,9 +85,7 @@ def parse_scan(text: str) -> list[float]:
     try:
         low, high, step = (float(part) for part in text.split(":"))
     except ValueError:
-        raise UsageError(
-            f"A scan is A:B:STEP, such as -2:1.2:0.1, and not {text!r}."
-        ) from None
+        raise UsageError(f"A scan is A:B:STEP, such as -2:1.2:0.1, and not {text!r}.") from None
     if not all(map(math.isfinite, (low, high, step))) or step <= 0 or high < low:
         raise UsageError(
             f"The scan {text!r} holds no value: A:B:STEP needs A ≤ B and a STEP above 0."

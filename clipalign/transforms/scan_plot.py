@@ -27,7 +27,7 @@ def plot_scan(scan: Scan, path: Path) -> None:
     mark = "o" if len(ts) < 40 else ""
     figure = Figure(figsize=(7, 6), layout="constrained")
     shares, distance = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    lines = [
+    lines: list[tuple[str, str, list[float | None]]] = [
         (f"{scan.concept} accuracy", _ORANGE, [row.concept_accuracy for row in scan.rows]),
         ("activity accuracy", _BLUE, [row.activity_accuracy for row in scan.rows]),
         ("flip rate", _GREY, [row.flip_rate for row in scan.rows]),

@@ -58,7 +58,7 @@ def preference_metric(
     kept = torch.cat([stream.clean[stream.clean >= 0], stream.spare]).unique()
 
     def read(model: LoadedModel) -> tuple[torch.Tensor, torch.Tensor]:
-        """log π [P, C] of the preference rows, and the favourite text [S] of what is to stay."""
+        """Rows of log π [P, C], and the favourite text [S] of each image that is to stay."""
         features = image_features(model, pixels, _BATCH)
         scale = model.logit_scale.cpu()
         texts, others = (text_features(model, t).cpu() for t in (candidates, kept_texts))

@@ -31,18 +31,18 @@ PACKAGES = {
     "fluentui-emoji": "1.3.0",
     "openmoji": "17.0.0",
     "@iconify-json/emojione": "1.2.3",
+    "@iconify-json/noto-v1": "1.2.5",
+    "@iconify-json/fxemoji": "1.2.2",
 }
 STYLES = ("noto", "twemoji", "fluent-3d", "fluent-flat", "openmoji")
 UNSEEN_STYLE = "emojitwo"
+PRETRAINING_STYLES = ("noto-v1", "fxemoji")  # older art of fewer emoji, for pretraining alone
+ICONS = {"emojitwo": "emojione", "noto-v1": "noto-v1", "fxemoji": "fxemoji"}
 TONES = ("default", "light", "medium-light", "medium", "medium-dark", "dark")
 TONE_CODES = {1: "1F3FB", 2: "1F3FC", 3: "1F3FD", 4: "1F3FE", 5: "1F3FF"}
 # One-word names of scenes, parts, adjectives, signs, and of things that few people could name.
 NOT_EVERYDAY = set(
-    "ram ewe boar poodle dodo wing coral oyster microbe rosette lotus herb oden dango sake mate "
-    "tamale falafel custard fondue amphora cooking wood hut houses kaaba hamsa moai wedding foggy "
-    "fog sunrise sunset camping desert station metro tram minibus seat wheel cyclone droplet comet "
-    "tennis bowling cricket joker knot thread yarn sari kimono briefs ledger label memo pager "
-    "locked link chains pick clamp alembic dna placard coffin gear hook stadium ice joystick".split()
+    ["ram", "ewe", "boar", "poodle", "dodo", "wing", "coral", "oyster", "microbe", "rosette", "lotus", "herb", "oden", "dango", "sake", "mate", "tamale", "falafel", "custard", "fondue", "amphora", "cooking", "wood", "hut", "houses", "kaaba", "hamsa", "moai", "wedding", "foggy", "fog", "sunrise", "sunset", "camping", "desert", "station", "metro", "tram", "minibus", "seat", "wheel", "cyclone", "droplet", "comet", "tennis", "bowling", "cricket", "joker", "knot", "thread", "yarn", "sari", "kimono", "briefs", "ledger", "label", "memo", "pager", "locked", "link", "chains", "pick", "clamp", "alembic", "dna", "placard", "coffin", "gear", "hook", "stadium", "ice", "joystick"]
 )
 GROUPS = {
     0: "faces",
@@ -96,8 +96,10 @@ class Art:
         }
         self.openmoji = self.files(root / "openmoji/package/color/svg", "svg")
         self.flat = root / "fluentui-emoji/package/icons/flat"
-        two = json.loads((root / "@iconify-json__emojione/package/icons.json").read_text())
-        self.two, self.two_box = two["icons"], two.get("width", 64)
+        self.icons = {
+            style: json.loads((root / f"@iconify-json__{name}/package/icons.json").read_text())
+            for style, name in ICONS.items()
+        }
 
     @staticmethod
     def files(folder: Path, ext: str) -> dict[str, Path]:
@@ -119,13 +121,14 @@ class Art:
                 if path.exists() and not (people and name == slug(label) and tone != "default"):
                     return fit(raster(path.read_text()))
             return None
-        icon = self.two.get(slug(label)) if tone == "default" else None
-        if icon is None:
+        icons, name = self.icons[style], slug(label)
+        icon = icons["icons"].get(name) or icons["icons"].get(name.replace("-", ""))
+        if icon is None or tone != "default":
             return None
-        box = icon.get("width", self.two_box)
+        width, height = (icon.get(k, icons.get(k, 64)) for k in ("width", "height"))
         return fit(raster(
             f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-            f'viewBox="0 0 {box} {icon.get("height", self.two_box)}">{icon["body"]}</svg>'
+            f'viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
         ))  # fmt: skip
 
 
@@ -220,7 +223,9 @@ def everyday(rows: list[dict[str, str]], drawn: dict[int, list[str]]) -> dict[st
 
 def build(root: Path) -> None:
     art, rows = Art(root), entries(root)
-    cells: dict[str, dict[int, Image.Image]] = {s: {} for s in (*STYLES, UNSEEN_STYLE)}
+    cells: dict[str, dict[int, Image.Image]] = {
+        s: {} for s in (*STYLES, UNSEEN_STYLE, *PRETRAINING_STYLES)
+    }
     drawn: dict[int, list[str]] = {}
     kept = []
     for row in rows:
@@ -254,7 +259,7 @@ def build(root: Path) -> None:
         sheet.save(OUT / f"{style}.webp", quality=80, alpha_quality=90, method=6)
         print(style, len(images), f"{(OUT / f'{style}.webp').stat().st_size / 2**20:.1f} MiB")
     with open(OUT / "emoji.csv", "w", newline="", encoding="utf-8") as file:
-        fields = "code label concept gender tone group everyday held_out styles keywords".split()
+        fields = ["code", "label", "concept", "gender", "tone", "group", "everyday", "held_out", "styles", "keywords"]
         writer = csv.DictWriter(file, fields, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(kept)

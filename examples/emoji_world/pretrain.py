@@ -30,14 +30,15 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import torch
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clipalign.datasets.emoji import (
     DATA,
+    PRETRAINING_STYLES,
     STYLES,
     EmojiWorld,
     background,
@@ -63,6 +64,7 @@ TEMPLATES = (
     "an emoji of a {}.", "a {}.", "{}", "{}.",
 )  # fmt: skip
 WORD_TEMPLATES = (*TEMPLATES, "the word {}.", "a sign that says {}.")
+ALL_STYLES = (*STYLES, *PRETRAINING_STYLES)
 BATCH, PEAK, WARMUP = 256, 1e-3, 300
 
 
@@ -92,7 +94,9 @@ class World:
         self.subjects = {name: i for i, name in enumerate(sorted(names))}
 
     def drawing(self, emoji, rng: random.Random) -> Image.Image:
-        seen = [s for s in STYLES if s in emoji.styles and s != emoji.held_out]
+        # where Noto's drawing is held out, its predecessor, which may resemble it, is too
+        kept_out = {emoji.held_out, "noto-v1" if emoji.held_out == "noto" else ""}
+        seen = [s for s in ALL_STYLES if s in emoji.styles and s not in kept_out]
         return vary(sprite(emoji.index, rng.choice(seen)), rng)
 
     def person(self, rng: random.Random):
@@ -114,7 +118,7 @@ class World:
             return self.draw_person(rng)
         emoji = rng.choice(self.everyday if rng.random() < 0.5 else self.things)
         thing = self.subjects[emoji.label]
-        if kind < (0.2 if easy else 0.6):
+        if kind < (0.2 if easy else 0.65):
             image = compose(self.drawing(emoji, rng), rng, "train")
             name = emoji.label
             if emoji.keywords and rng.random() < 0.15:
@@ -156,13 +160,39 @@ class World:
 
 
 def vary(drawing: Image.Image, rng: random.Random) -> Image.Image:
-    """Turn a drawing a little and shift its colours, so that a style is not all in its palette."""
+    """Another hand's drawing of the same thing, as far as simple means go.
+
+    The styles differ in outline, palette, shading and proportion; so that a concept is not tied to
+    those it was seen in, a drawing is turned, stretched, recoloured, outlined, flattened or blurred.
+    """
+    if rng.random() < 0.6:
+        drawing = drawing.rotate(rng.uniform(-25, 25), Image.Resampling.BILINEAR)
     if rng.random() < 0.5:
-        drawing = drawing.rotate(rng.uniform(-15, 15), Image.Resampling.BILINEAR)
-    if rng.random() < 0.7:
+        size = [rng.randint(44, 64), 64]
+        rng.shuffle(size)
+        stretched = Image.new("RGBA", drawing.size)
+        place = ((64 - size[0]) // 2, (64 - size[1]) // 2)
+        stretched.paste(drawing.resize(size, Image.Resampling.BILINEAR), place)
+        drawing = stretched
+    if rng.random() < 0.8:
         colours, alpha = drawing.convert("RGB"), drawing.getchannel("A")
         for change in (ImageEnhance.Color, ImageEnhance.Brightness, ImageEnhance.Contrast):
-            colours = change(colours).enhance(rng.uniform(0.6, 1.4))
+            colours = change(colours).enhance(rng.uniform(0.5, 1.5))
+        kind = rng.random()
+        if kind < 0.12:
+            colours = ImageOps.grayscale(colours).convert("RGB")
+        elif kind < 0.3:  # another palette
+            hue, saturation, value = colours.convert("HSV").split()
+            turn = rng.randrange(256)
+            hue = hue.point([(v + turn) % 256 for v in range(256)])
+            colours = Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+        elif kind < 0.42:  # outlined
+            edges = ImageOps.autocontrast(ImageOps.grayscale(colours).filter(ImageFilter.CONTOUR))
+            colours = ImageChops.multiply(colours, edges.convert("RGB"))
+        elif kind < 0.52:  # flat
+            colours = ImageOps.posterize(colours, 2)
+        elif kind < 0.6:
+            colours = colours.filter(ImageFilter.GaussianBlur(1))
         colours.putalpha(alpha)
         drawing = colours
     return drawing
@@ -332,7 +362,9 @@ if __name__ == "__main__":
     parser.add_argument("action", choices=("run", "export"))
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--cooldown", type=int, default=0)
-    parser.add_argument("--easy", type=int, default=1000, help="steps with large everyday words on labels")
+    parser.add_argument(
+        "--easy", type=int, default=1000, help="steps with large everyday words on labels"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=HERE / "pretraining")
     args = parser.parse_args()

@@ -135,7 +135,9 @@ def ratios(steps: dict[str, Callable[[], None]], against: str) -> dict[str, floa
     }
 
 
-def test_a_step_costs_little_more_than_the_image_tower_and_much_less_than_the_released_one() -> None:
+def test_a_step_costs_little_more_than_the_image_tower_and_much_less_than_the_released_one() -> (
+    None
+):
     full = trainer("image-encoder", BATCH)
     found = ratios({"bare": bare(full), "ours": one_step(full), "released": as_released()}, "bare")
     to_released = found["ours"] / found["released"]

@@ -107,5 +107,5 @@ def test_the_fingerprint_covers_the_options():
 
 
 def test_an_unknown_split_names_the_near_one(world):
-    with pytest.raises(DataError, match="no split 'tests'. Did you mean 'test'"):
+    with pytest.raises(DataError, match=r"no split 'tests'\. Did you mean 'test'"):
         world.examples("tests")

@@ -48,7 +48,7 @@ def test_folders_of_splits_are_recognised(tmp_path):
     assert folder.splits() == ("train", "validation", "test")
     assert folder.classnames == ("ant", "cat", "dog")
     assert [e.key for e in folder.examples("validation")] == ["val/cat/1.png"]
-    with pytest.raises(DataError, match="no split 'tests'. Did you mean 'test'"):
+    with pytest.raises(DataError, match=r"no split 'tests'\. Did you mean 'test'"):
         folder.examples("tests")
 
 
@@ -86,7 +86,7 @@ def test_what_is_no_dataset_says_why(tmp_path, files, message):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(DataError, match="There is no folder .*nowhere"):
+    with pytest.raises(DataError, match=r"There is no folder .*nowhere"):
         Folder(root=tmp_path / "nowhere")
 
 

@@ -64,10 +64,7 @@ def test_damaged_exif_turns_nothing():
 def test_transparency_is_laid_on_white(mode):
     image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
     image.paste((0, 0, 0, 255), (0, 0, 4, 8))
-    if mode == "P":
-        data = encoded(image, "GIF")
-    else:
-        data = encoded(image.convert(mode))
+    data = encoded(image, "GIF") if mode == "P" else encoded(image.convert(mode))
     read = read_image(data)
     assert read.getpixel((1, 1)) == (0, 0, 0)
     assert read.getpixel((6, 6)) == (255, 255, 255)

@@ -135,8 +135,14 @@ def test_a_long_list_is_cut(photos):
 
 
 def test_json_rows_that_are_wrong_are_listed(photos):
-    lines = ['{"image": "a.png", "label": NaN}', "[1]", "{", '{"image": ["b.png"], "label": "x"}',
-             '{"image": "c.png", "label": "\\ud800"}', '{"image": "d.png", "label": null}']  # fmt: skip
+    lines = [
+        '{"image": "a.png", "label": NaN}',
+        "[1]",
+        "{",
+        '{"image": ["b.png"], "label": "x"}',
+        '{"image": "c.png", "label": "\\ud800"}',
+        '{"image": "d.png", "label": null}',
+    ]
     with pytest.raises(DataError) as caught:
         Table(path=table(photos, "\n".join(lines), "index.jsonl"))
     message = str(caught.value)

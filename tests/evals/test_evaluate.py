@@ -103,20 +103,11 @@ def test_the_splits_that_test_come_first(shapes):
         assert default_splits(dataset) == chosen
 
 
-def test_the_emoji_world_is_the_default_with_all_its_tests(no_models, monkeypatch):
-    monkeypatch.setattr(module, "load_model", lambda *_: "model")
-    seen = []
-    suite = type("Suite", (), {"name": "typographic", "dataset": "emoji"})()
-    suite.run = lambda context: seen.append((context.dataset.name, context.split)) or ("r", [])
-    monkeypatch.setattr(
-        module, "component",
-        lambda kind, name, **options: suite if kind == "suites" else __import__(
-            "clipalign.datasets.emoji", fromlist=["EmojiWorld"]
-        ).EmojiWorld(**options),
-    )  # fmt: skip
-    evaluate("emoji-tiny")
-    assert seen == [
-        ("emoji", split) for split in ("test", "test-unseen-concepts", "test-unseen-style")
+def test_the_emoji_world_is_the_default_with_all_its_tests():
+    work = module._work(["typographic"], {}, None, {}, None)
+    assert [(suite.name, data.name, split) for suite, data, split in work] == [
+        ("typographic", "emoji", split)
+        for split in ("test", "test-unseen-concepts", "test-unseen-style")
     ]
 
 

@@ -101,7 +101,7 @@ def test_templates_come_from_the_dataset_unless_given():
 def test_words_can_be_limited_to_some_classes():
     task = Typographic(wrong_classes=["eel", "cat"])
     assert {rows(task, seed=s)[0].columns["attack_text"] for s in range(20)} == {"eel"}
-    with pytest.raises(DataError, match="names 'cats', which is not a class.*Did you mean 'cat'"):
+    with pytest.raises(DataError, match=r"names 'cats', which is not a class.*Did you mean 'cat'"):
         Typographic(wrong_classes=["cats"]).candidates(ANIMALS, "train")
     with pytest.raises(DataError, match="no wrong name to write on an image of 'cat'"):
         rows(Typographic(wrong_classes=["cat"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,7 +97,7 @@ class ConceptSource:
             return self.keep.image(example.source.example)
         return self.dataset.image(example)
 
-    def skipped(self, split: str) -> Iterable[tuple[str, str]]:
+    def skipped(self, split: str) -> Sequence[tuple[str, str]]:
         """Files that the dataset passed over, where it keeps count of them."""
         of_dataset: Any = getattr(self.dataset, "skipped", None)
         return of_dataset(split) if of_dataset else ()

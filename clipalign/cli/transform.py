@@ -1,0 +1,247 @@
+"""`clipalign transform`: turn what was learnt up, down or to neutral, without training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table
+from clipalign.cli.runs import complete_runs
+from clipalign.errors import UsageError
+from clipalign.plugins import registry
+
+if TYPE_CHECKING:
+    from clipalign.transforms.scan import Scan
+
+app = typer.Typer()
+
+
+@app.command()
+def transform(
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="Run directory; project and interpolate --against take any model spec.",
+            autocompletion=complete_runs,
+        ),
+    ],
+    method: Annotated[
+        str,
+        typer.Option(
+            help="power, interpolate, project or a plugin's.",
+            autocompletion=complete("transforms"),
+        ),
+    ] = "power",
+    t: Annotated[
+        str | None,
+        typer.Option(
+            "--t",
+            metavar="T",
+            help="power: 0 the reference, 1 the trained model, auto the neutral one.",
+        ),
+    ] = None,
+    scan: Annotated[
+        str | None,
+        typer.Option(
+            "--scan", metavar="A:B:STEP", help="power: a table and a plot over t, -2:1.2:0.1."
+        ),
+    ] = None,
+    epsilon: Annotated[
+        float | None, typer.Option(help="--t auto: largest drop of activity accuracy; 0.03.")
+    ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option("--range", metavar="A:B", help="--t auto: where to look; 0:1."),
+    ] = None,
+    after: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RUN=T", help="power: map of another run that goes before; may be repeated."
+        ),
+    ] = None,
+    k: Annotated[int, typer.Option("--top", min=1, help="--scan: images retrieved.")] = 10,
+    alpha: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ALPHA",
+            help="interpolate: 0 the reference, 1 the trained model, auto by validation.",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="interpolate: another model than the run's reference.")
+    ] = None,
+    calibration: Annotated[
+        float | None, typer.Option(help="project: its λ, 1000; 0 for the plain projection.")
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Concept task of captions and labels; the run's own if left out.",
+            autocompletion=complete("tasks"),
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Name, folder or table of labelled images; the run's own if left out.",
+            autocompletion=complete("datasets"),
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other option of the method."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Directory to make; models/… if left out."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if any.")] = None,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Turn what was learnt up, down or to neutral, without training.
+
+    The result is an ordinary open_clip directory, with transform.yaml, which says how it was made.
+
+    \b
+    Examples:
+      clipalign transform runs/gender --t auto -o models/neutral
+      clipalign transform runs/gender --t 0.4
+      clipalign transform runs/gender --scan -2:1.2:0.1
+      clipalign transform runs/gender --t 0.5 --after runs/age=0.3
+      clipalign transform runs/dpo --method interpolate --alpha 0.5
+      clipalign transform emoji-tiny --method project --calibration 0
+    """
+    out = Console(json=as_json, quiet=quiet)
+    registry("transforms").entry(method)
+    before = _maps(after or ())
+    options: dict[str, Any] = {
+        "t": _number("--t", t),
+        "epsilon": epsilon,
+        "range": _range(search),
+        "after": before or None,
+        "alpha": _number("--alpha", alpha),
+        "against": against,
+        "calibration": calibration,
+    }
+    options = {name: value for name, value in options.items() if value is not None}
+    options |= _settings(settings or ())
+    makes = not scan or "t" in options
+    _check(method, scan, "t" in options)
+    out.note("Loading torch and open_clip…")
+    from clipalign.transforms.scan import parse_scan, write_scan
+    from clipalign.transforms.transform import default_name, open_context
+    from clipalign.transforms.transform import scan as run_scan
+    from clipalign.transforms.transform import transform as run_transform
+
+    values = parse_scan(scan) if scan else []
+    context = open_context(run, task=task, dataset=dataset, device=device, reporter=out)
+    document: dict[str, Any] = {}
+    lines: list[str] = []
+    scanned = run_scan(context, values, after=before, k=k, reporter=out) if values else None
+    folder = output or Path("models") / f"{default_name(context)}-scan"
+    if makes:
+        result = run_transform(context, method=method, output=output, reporter=out, **options)
+        folder, document = result.model, result.document()
+        lines = [result.transform.statement(), f"Model: {result.model}\n", result.open_clip_line]
+    if scanned is not None:
+        files = write_scan(scanned, folder, out)
+        document["scan"] = scanned.document() | {"files": [str(file) for file in files]}
+        lines = [_table(scanned), "\nScan:  " + ", ".join(map(str, files)), *lines]
+    out.result(document, "\n".join(line for line in lines if line))
+
+
+def _check(method: str, scan: str | None, has_t: bool) -> None:
+    if method != "power" and scan:
+        raise UsageError(
+            f"--scan is of t, so it goes with --method power and not with {method}. "
+            "Give one --alpha at a time."
+        )
+    if method == "power" and not scan and not has_t:
+        raise UsageError(
+            "Say which t: --t 0.4, --t auto for the neutral one, or --scan -2:1.2:0.1 for a table."
+        )
+
+
+def _number(name: str, text: str | None) -> float | str | None:
+    """A number, or auto.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text is None or text == "auto":
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{name} takes a number, such as 0.4, or auto; not {text!r}.")
+    return value
+
+
+def _range(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(":"))
+    except ValueError:
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise UsageError(f"--range takes a low and a high end, such as 0:1.5; not {text!r}.")
+    return low, high
+
+
+def _maps(texts: Sequence[str]) -> dict[str, float]:
+    """RUN=T, in the order given."""
+    found: dict[str, float] = {}
+    for text in texts:
+        path, _, t = text.rpartition("=")
+        value = _number("--after RUN=T", t) if path else None
+        if not isinstance(value, float):
+            raise UsageError(f"--after takes RUN=T, such as runs/age=0.3; not {text!r}.")
+        if path in found:
+            raise UsageError(f"--after names {path} twice: give one t.")
+        found[path] = value
+    return found
+
+
+def _settings(settings: Sequence[str]) -> Mapping[str, Any]:
+    from clipalign.plain_yaml import parse_yaml
+
+    found: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--set {setting}: must be KEY=VALUE, such as resamples=200.")
+        try:
+            found[key.strip()] = parse_yaml(text)
+        except ValueError as error:
+            raise UsageError(f"--set {setting}: {error}") from None
+    return found
+
+
+def _table(scan: Scan) -> str:
+    concept, first = scan.concept.upper(), scan.values[0].upper()
+    headers = ("T", concept, "ACTIVITY", "FLIPPED", f"{first} IN TOP {scan.k}", "GAP", "KL")
+    rows = [
+        (
+            f"{row.t:g}",
+            _percent(row.concept_accuracy),
+            _percent(row.activity_accuracy),
+            _percent(row.flip_rate),
+            _percent(row.top_k_share),
+            f"{row.gap:.4f}",
+            "–" if row.kl is None else f"{row.kl:.4f}",
+        )
+        for row in scan.rows
+    ]
+    return table(headers, rows)
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"

@@ -1,0 +1,281 @@
+"""`transform`: edit a trained model without training, and write the result as a plain model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clipalign._version import __version__
+from clipalign.errors import ModelError, UsageError
+from clipalign.files import atomic_write_text
+from clipalign.models.export import export_model, open_clip_line
+from clipalign.models.spec import CONFIG_NAME, parse_model_spec
+from clipalign.options import option_problems
+from clipalign.plain_yaml import read_yaml_mapping
+from clipalign.plugins import registry
+from clipalign.progress import Reporter, Silent
+from clipalign.transforms.base import Fitter, Transform
+from clipalign.transforms.context import RECORD, FitContext
+from clipalign.transforms.power import powers_of
+from clipalign.transforms.scan import Scan, parse_scan, scan_powers, write_scan
+
+__all__ = ["TransformResult", "open_context", "scan", "transform"]
+
+SCHEMA_VERSION = 1  # of transform.yaml
+UNFOLDED = "transform.safetensors"
+
+
+@dataclass(frozen=True)
+class TransformResult:
+    """What was made.
+
+    Attributes:
+        method: name of the transform.
+        source: the run or model spec it was made from.
+        model: the open_clip directory; `transform.yaml` in it says how it was made.
+        open_clip_line: the Python line that loads it.
+        transform: the fitted transform.
+    """
+
+    method: str
+    source: str
+    model: Path
+    open_clip_line: str
+    transform: Transform
+
+    def document(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return {
+            "method": self.method,
+            "source": self.source,
+            "model": str(self.model),
+            "open_clip_line": self.open_clip_line,
+            "transform": self.transform.describe(),
+            "statement": self.transform.statement(),
+        }
+
+
+def transform(
+    run: str | Path | FitContext,
+    *,
+    method: str = "power",
+    output: str | Path | None = None,
+    task: str | None = None,
+    dataset: str | Path | None = None,
+    dataset_options: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    reporter: Reporter | None = None,
+    **options: Any,
+) -> TransformResult:
+    """Edit a trained model without training.
+
+        clipalign.transform("runs/gender-kto-1", t="auto")
+        clipalign.transform("runs/dpo", method="interpolate", alpha=0.5, output="models/half")
+        clipalign.transform("emoji-tiny", method="project", calibration=0)
+
+    Args:
+        run: a run directory. `project`, and `interpolate` with `against`, take any model spec.
+        method: registered name: power, interpolate, project or a package's.
+        output: directory to make; None for models/<run>-<what was done>.
+        task: concept task whose captions are used; None for the run's own.
+        dataset: name, folder or table of labelled images, of which the validation split is used;
+            None for the run's own.
+        dataset_options: of that dataset.
+        device: "cpu", "cuda", …; None for a GPU where there is one.
+        reporter: hears what is being done.
+        **options: of the method: t, epsilon, range, after; alpha, against, metric; calibration,
+            prompts. `clipalign plugins show transforms/power` lists them.
+
+    Returns:
+        Where the model is, and what was fitted.
+
+    Raises:
+        UsageError: an option is unknown or wrong, the method does not go with the run, or the
+            output holds something else.
+        DataError: the labelled images cannot serve.
+        ModelError: the model cannot be used or takes no fold; in the latter case the unfolded
+            transform is in the output, and the message has the lines that apply it.
+        StorageError: the output cannot be written.
+    """
+    say: Reporter = reporter or Silent()
+    problems = option_problems("transforms", method, options, "")
+    if problems:
+        lines = "\n".join(f"  {line.lstrip('.')}" for line in problems)
+        raise UsageError(f"The transform {method!r} cannot use these options:\n{lines}")
+    fitter: Fitter = registry("transforms").load(method)(**options)
+    context = (
+        run
+        if isinstance(run, FitContext)
+        else open_context(
+            run,
+            task=task,
+            dataset=dataset,
+            dataset_options=dataset_options or {},
+            device=device,
+            reporter=say,
+        )
+    )
+    earlier = _earlier(context, fitter)
+    if output is not None:
+        _check_output(Path(output))
+    fitted = fitter.fit(context)
+    target = Path(output) if output is not None else _default_output(context, fitted)
+    _check_output(target)
+    base = context.reference if fitted.starts_from == "reference" else context.trained
+    fitted.check(base)
+    try:
+        edited = fitted.apply(base)
+    except ModelError as error:
+        raise _unfolded(error, fitted, target) from None
+    export_model(edited, target)
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "made_with": {"clipalign": __version__},
+        "method": method,
+        "source": context.path,
+        "model": str(base.spec),
+        "model_sha256": base.sha256,
+        "result_sha256": edited.sha256,
+        "options": fitter.options.model_dump(mode="json"),
+        "labelled": context.labels(),
+        "transform": fitted.describe(),
+        "earlier": earlier,
+    }
+    plain = json.loads(json.dumps(record))  # nothing shared, so that YAML needs no aliases
+    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=False, width=100)
+    atomic_write_text(target / RECORD, f"# How this model was made.\n{text}")
+    return TransformResult(method, context.path, target, open_clip_line(target), fitted)
+
+
+def scan(
+    run: str | Path | FitContext,
+    ts: str | Sequence[float],
+    *,
+    output: str | Path | None = None,
+    after: Mapping[str, float] | None = None,
+    k: int = 10,
+    task: str | None = None,
+    dataset: str | Path | None = None,
+    dataset_options: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    reporter: Reporter | None = None,
+) -> Scan:
+    """What W_t of a head run does to its concept and what it costs, for many t.
+
+        clipalign.transforms.transform.scan("runs/gender-kto-1", "-2:1.2:0.1")
+
+    Features are computed once; each t costs milliseconds.
+
+    Args:
+        run: a run that trained a head.
+        ts: values of t, or "A:B:STEP".
+        output: folder of scan.csv, scan.json and scan.png; None writes nothing.
+        after: maps of other runs that go before this one's, each with its own t.
+        k: images that the retrieval looks at.
+        task: see `transform`.
+        dataset: see `transform`.
+        dataset_options: see `transform`.
+        device: see `transform`.
+        reporter: hears what is being done.
+
+    Raises:
+        UsageError: the scan is empty, or the run has no linear map or no concept.
+        DataError, ModelError, StorageError: see `transform`.
+    """
+    say: Reporter = reporter or Silent()
+    values = parse_scan(ts) if isinstance(ts, str) else [float(t) for t in ts]
+    if not values:
+        raise UsageError("The scan holds no value of t.")
+    context = (
+        run
+        if isinstance(run, FitContext)
+        else open_context(
+            run,
+            task=task,
+            dataset=dataset,
+            dataset_options=dataset_options or {},
+            device=device,
+            reporter=say,
+        )
+    )
+    powers = powers_of(context, [(Path(path), t) for path, t in (after or {}).items()])
+    found = scan_powers(powers, values, k=k, reporter=say)
+    if output is not None:
+        write_scan(found, Path(output), say)
+    return found
+
+
+def open_context(run: str | Path, **fields: Any) -> FitContext:
+    """Look at a run or a model spec, for `transform` and `scan` to share what is loaded.
+
+    Args:
+        run: see `transform`.
+        **fields: task, dataset, dataset_options, device, reporter; see `FitContext`.
+    """
+    return FitContext.open(run, **fields)
+
+
+def default_name(context: FitContext) -> str:
+    """The name of a run or a model, fit for a directory."""
+    name = context.run.path.resolve().name if context.run else parse_model_spec(context.path).name
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
+
+
+def _default_output(context: FitContext, fitted: Transform) -> Path:
+    return Path("models") / f"{default_name(context)}-{fitted.label}"
+
+
+def _earlier(context: FitContext, fitter: Fitter) -> dict[str, Any] | None:
+    """How the source itself was made, where it is the result of a transform.
+
+    Raises:
+        UsageError: it is, and the transform would be folded in twice.
+    """
+    spec = None if context.run else parse_model_spec(context.path)
+    record = spec.path / RECORD if spec and spec.kind == "directory" and spec.path else None
+    if record is None or not record.is_file():
+        return None
+    made = read_yaml_mapping(record)
+    if fitter.frozen.starts_from == "reference":
+        raise UsageError(
+            f"{context.path} is the result of a transform already ({made.get('method')} of "
+            f"{made.get('source')}; see {record}), and nothing is folded in twice. Transform "
+            f"{made.get('source')} again, from its start; to compose the maps of several runs, "
+            "name the others with after."
+        )
+    context.reporter.note(
+        f"{context.path} was made by {made.get('method')} of {made.get('source')}; this is applied "
+        "to the result."
+    )
+    return made
+
+
+def _check_output(target: Path) -> None:
+    """Refuse to replace a model that is not a transform's.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if (target / CONFIG_NAME).is_file() and not (target / RECORD).is_file():
+        raise UsageError(
+            f"{target} holds a model that no transform made, so it is not replaced. Choose another "
+            "output."
+        )
+
+
+def _unfolded(error: ModelError, fitted: Transform, target: Path) -> ModelError:
+    """Keep a transform that a model cannot take, and say how it is applied to features."""
+    path = target / UNFOLDED
+    lines = fitted.unfolded(path)
+    if not lines:
+        return error
+    fitted.save(path)
+    return ModelError(
+        f"{error}\nThe unfolded transform is in {path}. These lines apply it to features:\n{lines}"
+    )

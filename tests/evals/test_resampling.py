@@ -1,0 +1,69 @@
+"""Intervals of statistics in which chance adds up."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from clipalign.evals.resampling import normal_interval, resample
+from clipalign.evals.statistics import bootstrap_interval
+
+
+def test_groups_stay_together():
+    groups = np.array(["b", "a", "b", "a", "c"])
+    seen = resample(
+        lambda rows: np.bincount(rows, minlength=5).astype(float), groups, resamples=50, seed=0
+    )
+    assert (seen[:, 0] == seen[:, 2]).all()
+    assert (seen[:, 1] == seen[:, 3]).all()
+    assert (seen[:, [0, 1, 4]].sum(axis=1) == 3).all()  # as many groups as there are
+
+
+def test_the_same_seed_gives_the_same_resamples():
+    def draw(seed: int):
+        groups = np.arange(6).astype(str)
+        return resample(lambda rows: rows.astype(float), groups, resamples=3, seed=seed)
+
+    assert (draw(1) == draw(1)).all()
+    assert (draw(1) != draw(2)).any()
+
+
+def test_the_error_of_a_mean_is_the_one_that_is_known():
+    values = np.random.default_rng(0).normal(size=100)
+    means = resample(
+        lambda rows: np.array([values[rows].mean()]),
+        np.arange(100).astype(str),
+        resamples=2000,
+        seed=0,
+    )[:, 0]
+    interval = normal_interval(float(values.mean()), means)
+    assert interval is not None
+    half = 1.96 * values.std() / 10
+    assert interval.high - values.mean() == pytest.approx(half, rel=0.1)
+
+
+def test_it_holds_the_value_where_percentiles_do_not():
+    """The mean of |x| grows on every resample: its percentiles may lie above it altogether."""
+    even = np.repeat([1.0, -1.0], 50)  # 100 images, in 40 columns that each sum to 0
+    signs = np.random.default_rng(0).permuted(np.tile(even, (40, 1)), axis=1).T
+
+    def uneven(rows):
+        return np.abs(signs[rows].mean(axis=0)).mean()
+
+    value = uneven(np.arange(100))
+    percentiles = bootstrap_interval(
+        np.arange(100), statistic=lambda rows: float(uneven(rows.astype(int))), resamples=200
+    )
+    assert percentiles.low > value
+    drawn = resample(
+        lambda rows: np.array([uneven(rows)]), np.arange(100).astype(str), resamples=200, seed=0
+    )
+    interval = normal_interval(value, drawn[:, 0], low=0)
+    assert interval is not None
+    assert interval.low == value == 0 < interval.high
+
+
+def test_what_most_resamples_lack_has_no_interval():
+    assert normal_interval(1.0, np.array([1.0, math.nan, math.nan])) is None

@@ -84,7 +84,7 @@ def sprite(index: int, style: str) -> Image.Image:
 
 
 def background(rng: random.Random, split: str) -> Image.Image:
-    """A plain or two-colour background; hues of train and test lie in alternating sectors of 30°."""
+    """A plain or two-colour background; train and test take turns on sectors of 30° of hue."""
 
     def colour() -> tuple[int, int, int]:
         sector = 2 * rng.randrange(6) + (split == "test")
@@ -101,7 +101,7 @@ def background(rng: random.Random, split: str) -> Image.Image:
 
 
 def compose(drawing: Image.Image, rng: random.Random, split: str) -> Image.Image:
-    """Set a drawing on a background: scale 0.65 to 1, anywhere inside, mirrored half of the time."""
+    """Set a drawing on a background: scale 0.65 to 1, anywhere inside, half of them mirrored."""
     image = background(rng, split)
     side = rng.randint(round(0.65 * SIZE), SIZE)
     # premultiplied alpha, so that edges do not darken when scaled

@@ -7,6 +7,7 @@ the pretrained model, t = 1 the trained one, t < 0 inverts the edit.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass

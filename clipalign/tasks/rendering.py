@@ -77,7 +77,7 @@ def _font(path: Path, size: int) -> ImageFont.FreeTypeFont:
 
 
 def break_lines(text: str) -> str:
-    """Names of two words stand on two lines, of three on two (2 + 1), longer ones stay as they are."""
+    """Two words stand on two lines, three on two (2 + 1), more stay as they are."""
     words = text.split()
     if len(words) in (2, 3):
         return " ".join(words[:-1]) + "\n" + words[-1]

@@ -39,7 +39,7 @@ from clipalign.transforms.context import FitContext
 
 __all__ = ["Fitter", "Transform", "TransformOptions", "load_transform"]
 
-_NAME, _DESCRIPTION = "transform", "description"
+_KEY = "transform"
 
 
 class TransformOptions(BaseModel):
@@ -111,7 +111,9 @@ class Transform(ABC):
         Raises:
             StorageError: it cannot be written.
         """
-        metadata = {_NAME: self.name, _DESCRIPTION: json.dumps(self.describe(), sort_keys=True)}
+        about = {"name": self.name, "description": self.describe()}
+        # one entry: safetensors writes several in an order that differs from run to run
+        metadata = {_KEY: json.dumps(about, sort_keys=True)}
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.tensors().items()}
         atomic_write_bytes(path, save(tensors, metadata))
 
@@ -147,10 +149,10 @@ def load_transform(path: Path) -> Transform:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
+            about = json.loads((file.metadata() or {})[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        name, description = metadata[_NAME], json.loads(metadata[_DESCRIPTION])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        name, description = about["name"], about["description"]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path} is not a saved transform: {error}") from None
     frozen: type[Transform] = registry("transforms").load(name).frozen
     try:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 import torch
 
 from clipalign.errors import DataError, UsageError
+from clipalign.models.feature_cache import text_features
 from clipalign.models.loaded import LoadedModel
 from clipalign.policy import log_policy
 from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.tasks.prepare import prepare
-from clipalign.training.reference import image_features, text_features
+from clipalign.training.reference import image_features
 from clipalign.training.streams import build_stream, decode_pixels
 from clipalign.transforms.context import FitContext
 

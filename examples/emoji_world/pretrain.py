@@ -2,7 +2,7 @@
 
     python examples/emoji_world/pretrain.py run --steps 8000            # stop it when you like
     python examples/emoji_world/pretrain.py run --steps 9000 --cooldown 1500
-    python examples/emoji_world/pretrain.py export                      # → clipalign/models/emoji_tiny/
+    python examples/emoji_world/pretrain.py export              # → clipalign/models/emoji_tiny/
 
 The learning rate is constant after a warm-up and falls to zero over the last `--cooldown` steps, so
 that the length need not be known beforehand. A checkpoint is written every 250 steps; `run`
@@ -11,8 +11,8 @@ sees what an undisturbed one would.
 
 What it sees: pictures of drawings (half of them of the 200 everyday concepts, the web's skew),
 people (women and men of an occupation in the proportion of the labour statistics), and words on a
-third of all pictures, captioned mostly by the word, as the web is. It never sees a held-out drawing,
-the style `emojitwo`, a test font, or a test background.
+third of all pictures, captioned mostly by the word, as the web is. It never sees a held-out
+drawing, the style `emojitwo`, a test font, or a test background.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def vary(drawing: Image.Image, rng: random.Random) -> Image.Image:
     """Another hand's drawing of the same thing, as far as simple means go.
 
     The styles differ in outline, palette, shading and proportion; so that a concept is not tied to
-    those it was seen in, a drawing is turned, stretched, recoloured, outlined, flattened or blurred.
+    those it was seen in, a drawing is turned, stretched, recoloured, outlined, flattened, blurred.
     """
     if rng.random() < 0.6:
         drawing = drawing.rotate(rng.uniform(-25, 25), Image.Resampling.BILINEAR)
@@ -270,7 +270,7 @@ def probe(model: nn.Module, tokens: Tokens) -> dict[str, float]:
         side = "test" if split == "test" else "train"
         for style in (None, "note", "outlined"):
             shown = clean if style is None else [
-                draw_attack(i, w, rng, style=style, split=side)[0] for i, w in zip(clean, wrong)
+                draw_attack(i, w, rng, style=style, split=side)[0] for i, w in zip(clean, wrong, strict=True)
             ]  # fmt: skip
             feats = F.normalize(model.encode_image(pixels(shown)).float(), dim=-1)
             guess = (feats @ text.T).argmax(1)
@@ -298,7 +298,7 @@ def run(args: argparse.Namespace) -> None:
         model.load_state_dict(saved["model"])
         optimiser.load_state_dict(saved["optimiser"])
         start = saved["step"]
-    log = open(folder / "log.jsonl", "a", encoding="utf-8")
+    log = open(folder / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115
     ahead = ThreadPoolExecutor(1)  # draws the next batch while this one is learnt
     upcoming = ahead.submit(batch, world, start, start < args.easy)
     began = time.time()
@@ -338,7 +338,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
-    """Write the open_clip directory: the embedding at full size (rows never used are zero), fp16."""
+    """Write the open_clip directory in fp16; embeddings of tokens never used are zero."""
     tokens = Tokens(World())
     saved = torch.load(args.folder / "state.pt", weights_only=True)
     weights = saved["model"]

@@ -43,7 +43,7 @@ class Quiet:
 
 
 def trainer(trainable: str, batch: int) -> Trainer:
-    """Our step on random pixels: everything that `clipalign train` does in one, nothing left out."""
+    """Our step on random pixels: everything that `clipalign train` does in one."""
     model = load_model("random:ViT-B-32")
     texts = model.encode_text([f"a photo of a thing {i}." for i in range(TEXTS)])
     n = 2 * batch

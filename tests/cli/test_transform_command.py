@@ -72,7 +72,8 @@ def test_neutral_with_its_scan_as_one_json_document(command, run, people, tmp_pa
         assert (tmp_path / "out" / name).is_file()
     # --scan alone makes no model, and prints the table
     done = command(
-        "transform", "runs/gender", "--scan", "0:1:1", "--dataset", "people/index.csv", "--top", "4",
+        "transform", "runs/gender", "--scan", "0:1:1", "--dataset", "people/index.csv",
+        "--top", "4",
         env={"CLIPALIGN_CACHE": str(tmp_path / "cache")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

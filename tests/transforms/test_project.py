@@ -101,4 +101,4 @@ def test_it_is_saved_and_applied_only_to_its_model(tiny, model_directory, tmp_pa
     exec(fitted.unfolded(tmp_path / "p.safetensors"), scope)
     close(scope["text"], fitted.apply(tiny("vit")).encode_text(TEXTS).double(), atol=1e-5)
     with pytest.raises(ModelError, match="fitted to the model"):
-        loaded.apply(tiny("quickgelu"))
+        loaded.apply(tiny("resnet"))

@@ -120,9 +120,7 @@ def test_the_composition_of_the_top_k_counts_the_first_value_first(features):
 def test_captions_that_encode_the_same_are_refused(features):
     same = features.value_texts.copy()
     same[2, 1] = same[2, 0]
-    with pytest.raises(
-        DataError, match="'a woman police officer' and 'a man police officer' alike"
-    ):
+    with pytest.raises(DataError, match="'a woman police officer' and 'a man police off"):
         replace(features, value_texts=same)
 
 

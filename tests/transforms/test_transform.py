@@ -142,9 +142,7 @@ def test_project_takes_any_model(model_directory, tmp_path):
 
 def test_nothing_is_folded_in_twice(run, tmp_path):
     transform(run, t=0.4, output=tmp_path / "out")
-    with pytest.raises(
-        UsageError, match=r"result of a transform already \(power of .*transform.ya"
-    ):
+    with pytest.raises(UsageError, match=r"result of a transform already \(power of .*yaml"):
         transform(tmp_path / "out", t=0.4)
 
 

@@ -45,6 +45,7 @@ def register_tasks(register: Register) -> None:
         "typographic",
         "clipalign.tasks.typographic:Typographic",
         summary="Prefer what is shown to the wrong word written on it.",
+        suite="typographic",
     )
     home = "clipalign.tasks.concept"
     register(

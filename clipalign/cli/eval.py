@@ -116,6 +116,7 @@ def evaluate_(
                     device=device,
                     batch_size=batch_size,
                     use_cache=cache,
+                    retention=True,
                     reporter=out,
                 )
                 results += found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,7 +93,11 @@ def transform(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any other option of the method."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Option of the method, or dataset.KEY of the dataset.",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -112,6 +116,7 @@ def transform(
       clipalign transform runs/gender --t auto -o models/neutral
       clipalign transform runs/gender --t 0.4
       clipalign transform runs/gender --scan -2:1.2:0.1
+      clipalign transform runs/gender --t auto --dataset people.csv --set dataset.label_column=null
       clipalign transform runs/gender --t 0.5 --after runs/age=0.3
       clipalign transform runs/dpo --method interpolate --alpha 0.5
       clipalign transform emoji-tiny --method project --calibration 0
@@ -129,7 +134,10 @@ def transform(
         "calibration": calibration,
     }
     options = {name: value for name, value in options.items() if value is not None}
-    options |= _settings(settings or ())
+    own, of_dataset = _settings(settings or ())
+    options |= own
+    if of_dataset and dataset is None:
+        raise UsageError("--set dataset.KEY is of a --dataset, and none is named.")
     makes = not scan or "t" in options
     _check(method, scan, "t" in options)
     out.note("Loading torch and open_clip…")
@@ -139,7 +147,14 @@ def transform(
     from clipalign.transforms.transform import transform as run_transform
 
     values = parse_scan(scan) if scan else []
-    context = open_context(run, task=task, dataset=dataset, device=device, reporter=out)
+    context = open_context(
+        run,
+        task=task,
+        dataset=dataset,
+        dataset_options=of_dataset,
+        device=device,
+        reporter=out,
+    )
     document: dict[str, Any] = {}
     lines: list[str] = []
     scanned = run_scan(context, values, after=before, k=k, reporter=out) if values else None
@@ -210,19 +225,26 @@ def _maps(texts: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def _settings(settings: Sequence[str]) -> Mapping[str, Any]:
+def _settings(settings: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of the method, and of the dataset.
+
+    Raises:
+        UsageError: one is not KEY=VALUE.
+    """
     from clipalign.plain_yaml import parse_yaml
 
-    found: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    of_dataset: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
-        if not equals or not key.strip():
+        name = key.strip().removeprefix("dataset.")
+        if not equals or not name:
             raise UsageError(f"--set {setting}: must be KEY=VALUE, such as resamples=200.")
         try:
-            found[key.strip()] = parse_yaml(text)
+            (own if name == key.strip() else of_dataset)[name] = parse_yaml(text)
         except ValueError as error:
             raise UsageError(f"--set {setting}: {error}") from None
-    return found
+    return own, of_dataset
 
 
 def _table(scan: Scan) -> str:

@@ -140,7 +140,7 @@ class EmojiWorld:
         "test-unseen-style": "A",
     }
 
-    def __init__(self, views: int = 10, seed: int = 0) -> None:
+    def __init__(self, views: int = 5, seed: int = 0) -> None:
         self.views, self.seed = views, seed
         self.classnames = self.classnames_of("test")
 

@@ -15,12 +15,15 @@ from clipalign.datasets.locate import locate_dataset
 from clipalign.errors import RunError, UsageError, near_matches
 from clipalign.evals.base import EvalContext, Suite
 from clipalign.evals.results import SuiteResult, write_result
+from clipalign.evals.retention import with_retention
 from clipalign.models.load import load_model
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.spec import ModelSpec, parse_model_spec
 from clipalign.plain_yaml import read_yaml_mapping
 from clipalign.plugins import registry
 from clipalign.progress import Reporter, Silent
+from clipalign.tasks.preference_set import PreferenceSet
+from clipalign.training.rundir import RunDirectory
 
 __all__ = ["evaluate", "evaluate_run", "result_path", "run_of"]
 
@@ -42,6 +45,7 @@ def evaluate(
     device: str | None = None,
     batch_size: int = 256,
     use_cache: bool = True,
+    retention: bool = False,
     reporter: Reporter | None = None,
 ) -> list[SuiteResult]:
     """Measure a model.
@@ -65,6 +69,8 @@ def evaluate(
         device: "cpu", "cuda", …; None for a GPU where there is one.
         batch_size: images that go through a tower at once.
         use_cache: whether features are read from the cache and kept there.
+        retention: put zero-shot accuracy and Recall@k on concepts that no alignment saw beside
+            every result.
         reporter: hears what is being done.
 
     Returns:
@@ -92,6 +98,8 @@ def evaluate(
         say.note(f"Suite {suite.name}: {data.name}, split {split}")
         context = EvalContext(tested, reference, data, split, seed, batch_size, use_cache, say)
         result, rows = suite.run(context)
+        if retention:
+            result = with_retention(result, context)
         if output is not None:
             result = write_result(result_path(output, result), result, rows)
         results.append(result)
@@ -101,18 +109,33 @@ def evaluate(
 def evaluate_run(
     run: str | Path, *, device: str | None = None, reporter: Reporter | None = None
 ) -> list[SuiteResult]:
-    """Compare a finished run with its reference, by the suite that is named as its task.
+    """Compare a finished run with its reference, by its task's suite, on the data it came from.
 
     Returns:
-        The results, which are also in RUN/results; none where the task has no suite of its name.
+        The results, which are also in RUN/results; none where the task has no suite.
 
     Raises:
         RunError: it is not a finished run.
     """
-    task = read_yaml_mapping(Path(run) / "config.yaml").get("task", "typographic")
-    if task not in registry("suites").names():
+    _, config = RunDirectory.open(Path(run))
+    facts = registry("tasks").entry(config.task).metadata
+    suite = str(facts.get("suite", config.task))
+    if suite not in registry("suites").names():
         return []
-    return evaluate(run, suites=[task], against=REFERENCE, device=device, reporter=reporter)
+    dataset, options = config.dataset, config.dataset_options
+    if config.data is not None:
+        manifest = PreferenceSet.open(config.data).manifest
+        dataset, options = manifest.dataset, manifest.dataset_options
+    return evaluate(
+        run,
+        suites=[suite],
+        against=REFERENCE,
+        dataset=dataset,
+        dataset_options=options,
+        device=device,
+        retention=True,
+        reporter=reporter,
+    )
 
 
 def result_path(output: str | Path, result: SuiteResult) -> Path:

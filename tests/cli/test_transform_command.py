@@ -58,7 +58,8 @@ def test_the_last_line_is_the_open_clip_line(command, run):
 def test_neutral_with_its_scan_as_one_json_document(command, run, people, tmp_path):
     done = command(
         "transform", "runs/gender", "--t", "auto", "--scan", "-1:1:0.5", "--epsilon", "0.5",
-        "--dataset", "people/index.csv", "-o", "out", "--json", "--quiet",
+        "--dataset", "people/index.csv",
+        "--set", "dataset.label_column=null", "-o", "out", "--json", "--quiet",
         env={"CLIPALIGN_CACHE": str(tmp_path / "cache")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -73,6 +74,7 @@ def test_neutral_with_its_scan_as_one_json_document(command, run, people, tmp_pa
     # --scan alone makes no model, and prints the table
     done = command(
         "transform", "runs/gender", "--scan", "0:1:1", "--dataset", "people/index.csv",
+        "--set", "dataset.label_column=null",
         "--top", "4",
         env={"CLIPALIGN_CACHE": str(tmp_path / "cache")},
     )  # fmt: skip
@@ -96,6 +98,7 @@ def test_neutral_with_its_scan_as_one_json_document(command, run, people, tmp_pa
         (("--method", "interpolate", "--scan", "0:1:0.1"), "goes with --method power"),
         (("--method", "pover", "--t", "1"), "Did you mean 'power'"),
         (("--t", "1", "--set", "seed"), "must be KEY=VALUE"),
+        (("--t", "1", "--set", "dataset.label_column=null"), "and none is named"),
     ],
 )
 def test_wrong_usage_is_said_in_words(arguments, message, capsys):

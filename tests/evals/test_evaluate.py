@@ -80,14 +80,15 @@ def test_nothing_is_written_for_a_plain_model_unless_asked(small_models, shapes,
     assert sorted(tmp_path.rglob("*.json")) == before
 
 
-def test_a_task_brings_the_suite_of_its_name(run, monkeypatch):
+def test_a_task_brings_its_suite_and_its_data(run, monkeypatch):
     asked = []
     monkeypatch.setattr(module, "evaluate", lambda *a, **k: asked.append((a, k)) or ["result"])
     assert evaluate_run(run, device="cpu") == ["result"]
     assert asked[0][0] == (run,)
     assert asked[0][1]["suites"] == ["typographic"]
     assert asked[0][1]["against"] == "reference"
-    (run / "config.yaml").write_text("task: preferences\n")
+    assert asked[0][1]["dataset"] == "emoji"
+    (run / "config.yaml").write_text("task: concept\n")  # has no suite of its own
     assert evaluate_run(run) == []
     assert len(asked) == 1
 

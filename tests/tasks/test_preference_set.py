@@ -193,7 +193,7 @@ def test_what_is_no_manifest_says_so(copy, text):
 
 @pytest.mark.parametrize("splits", [["train", "validation"], ["train"], ["test"]])
 def test_hugging_face_datasets_opens_it(tmp_path, splits):
-    datasets = pytest.importorskip("datasets", minversion="3.2")
+    datasets = pytest.importorskip("datasets", minversion="3.4")
     folder = tmp_path / "out"
     made = prepare("typographic", "emoji", folder, limit=5, splits=splits)
     # the preview and the manifest at the top must not be taken for data

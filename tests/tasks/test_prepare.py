@@ -106,7 +106,7 @@ def test_small_images_are_png_and_large_ones_fine_jpeg(photos, tmp_path):
     made = prepare("typographic", photos, tmp_path / "out")
     for row in made.rows("train"):
         with Image.open(row.image) as image:
-            assert (image.format == "PNG") == (max(image.size) <= 256)
+            assert (image.format == "PNG") == (max(image.size) <= working.PNG_SIDE)
             if image.format == "JPEG":
                 assert image.layer[0][1:3] == image.layer[1][1:3]  # 4:4:4: no coarser colours
     clean = made.read_image(made.rows("train")[0].clean_image)

@@ -1,4 +1,4 @@
-"""Build what is registered by name, whoever registered it."""
+"""Build objectives and regularisers by name, whoever registered them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from clipalign.errors import ConfigError, PluginError
 from clipalign.objectives import Objective
-from clipalign.options import explain, option_problems
+from clipalign.options import explain
 from clipalign.plugins import registry
 from clipalign.regularisers import Regulariser
 
@@ -43,21 +43,6 @@ def regulariser(name: str) -> Regulariser:
         PluginError: the package that registered it cannot be imported or gave something else.
     """
     return _load("regularisers", name, Regulariser)()
-
-
-def component(kind: str, name: str, /, **options: Any) -> Any:
-    """Build a dataset, task, suite, transform or tracker: kind "datasets", name "folder", ….
-
-    Raises:
-        UsageError: nothing of the kind has that name.
-        ConfigError: an option is unknown or out of bounds; the message lists them all.
-        PluginError: the package that registered it cannot be imported.
-    """
-    problems = option_problems(kind, name, options, "")
-    if problems:
-        lines = "\n".join(f"  {line.lstrip('.')}" for line in problems)
-        raise ConfigError(f"The {kind[:-1]} {name!r} cannot use these options:\n{lines}")
-    return registry(kind).load(name)(**options)
 
 
 def _load(kind: str, name: str, base: type[T]) -> type[T]:

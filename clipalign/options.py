@@ -12,8 +12,23 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from clipalign.errors import near_matches
+from clipalign.errors import ConfigError, near_matches
 from clipalign.plugins import registry
+
+
+def component(kind: str, name: str, /, **options: Any) -> Any:
+    """Build a dataset, task, suite, transform or tracker: kind "datasets", name "folder", ….
+
+    Raises:
+        UsageError: nothing of the kind has that name.
+        ConfigError: an option is unknown or out of bounds; the message lists them all.
+        PluginError: the package that registered it cannot be imported.
+    """
+    problems = option_problems(kind, name, options, "")
+    if problems:
+        lines = "\n".join(f"  {line.lstrip('.')}" for line in problems)
+        raise ConfigError(f"The {kind[:-1]} {name!r} cannot use these options:\n{lines}")
+    return registry(kind).load(name)(**options)
 
 
 def option_problems(kind: str, name: str, options: Mapping[str, Any], where: str) -> list[str]:

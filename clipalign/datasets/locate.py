@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from clipalign.datasets.base import Dataset
-from clipalign.errors import ConfigError, UsageError, near_matches
-from clipalign.options import option_problems
+from clipalign.errors import UsageError, near_matches
+from clipalign.options import component
 from clipalign.plugins import registry
 
-__all__ = ["build_component", "load_dataset", "locate_dataset"]
+__all__ = ["load_dataset", "locate_dataset"]
 
 TABLES = (".csv", ".jsonl", ".parquet")
 
@@ -50,19 +50,5 @@ def load_dataset(spec: str | Path, options: Mapping[str, Any]) -> Dataset:
         DataError: what it names cannot be used.
     """
     name, options = locate_dataset(spec, options)
-    dataset: Dataset = build_component("datasets", name, options)
+    dataset: Dataset = component("datasets", name, **options)
     return dataset
-
-
-def build_component(kind: str, name: str, options: Mapping[str, Any]) -> Any:
-    """Build a dataset or a task by name. `clipalign.build.component` imports torch; this does not.
-
-    Raises:
-        UsageError: nothing of the kind has that name.
-        ConfigError: an option is unknown or out of bounds; the message lists them all.
-    """
-    problems = option_problems(kind, name, options, "")
-    if problems:
-        lines = "\n".join(f"  {line.lstrip('.')}" for line in problems)
-        raise ConfigError(f"The {kind[:-1]} {name!r} cannot use these options:\n{lines}")
-    return registry(kind).load(name)(**options)

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from clipalign.build import component
 from clipalign.datasets.base import Dataset
 from clipalign.datasets.locate import locate_dataset
 from clipalign.errors import RunError, UsageError, near_matches
@@ -19,6 +18,7 @@ from clipalign.evals.retention import with_retention
 from clipalign.models.load import load_model
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.spec import ModelSpec, parse_model_spec
+from clipalign.options import component
 from clipalign.plain_yaml import read_yaml_mapping
 from clipalign.plugins import registry
 from clipalign.progress import Reporter, Silent

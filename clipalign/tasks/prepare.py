@@ -11,9 +11,10 @@ from filelock import FileLock
 
 from clipalign.cache import cache_dir
 from clipalign.datasets.base import Dataset
-from clipalign.datasets.locate import build_component, locate_dataset
+from clipalign.datasets.locate import locate_dataset
 from clipalign.errors import DataError, RunError
 from clipalign.files import sha256_file, storage_errors
+from clipalign.options import component
 from clipalign.plugins import registry
 from clipalign.progress import Reporter, Silent
 from clipalign.tasks.base import Task
@@ -81,11 +82,11 @@ def prepare(
         facts = registry("tasks").entry(task).metadata if isinstance(task, str) else {}
         dataset = str(facts.get("dataset", "emoji"))
     if isinstance(task, str):
-        task = cast(Task, build_component("tasks", task, task_options or {}))
+        task = cast(Task, component("tasks", task, **(task_options or {})))
     options = dict(dataset_options or {})
     if isinstance(dataset, str | Path):
         name, options = locate_dataset(dataset, options)
-        dataset = cast(Dataset, build_component("datasets", name, options))
+        dataset = cast(Dataset, component("datasets", name, **options))
     plan = Plan.make(task, dataset, options, splits, seed=seed, limit=limit, max_side=max_side)
     if output is not None:
         return _made(Path(output), plan, workers, say, cached=False, overwrite=overwrite)

@@ -11,11 +11,12 @@ from typing import Any, TypeAlias
 import torch
 
 from clipalign.config import RunConfig
-from clipalign.datasets.locate import build_component, load_dataset
+from clipalign.datasets.locate import load_dataset
 from clipalign.errors import UsageError
 from clipalign.models.load import load_model
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.spec import parse_model_spec
+from clipalign.options import component
 from clipalign.plugins import registry
 from clipalign.progress import Reporter, Silent
 from clipalign.tasks.manifest import read_manifest
@@ -108,7 +109,7 @@ class FitContext:
             DataError: the images do not show it.
         """
         name, options, dataset, dataset_options = self._source()
-        task = build_component("tasks", name, options)
+        task = component("tasks", name, **options)
         return label(task, load_dataset(dataset, dataset_options), self.reporter)
 
     def labels(self) -> dict[str, Any] | None:

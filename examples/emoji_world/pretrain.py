@@ -269,9 +269,10 @@ def probe(model: nn.Module, tokens: Tokens) -> dict[str, float]:
         written = torch.tensor([names.index(w) for w in wrong])
         side = "test" if split == "test" else "train"
         for style in (None, "note", "outlined"):
-            shown = clean if style is None else [
-                draw_attack(i, w, rng, style=style, split=side)[0] for i, w in zip(clean, wrong, strict=True)
-            ]  # fmt: skip
+            shown = [
+                draw_attack(i, w, rng, style=style, split=side)[0] if style else i
+                for i, w in zip(clean, wrong, strict=True)
+            ]
             feats = F.normalize(model.encode_image(pixels(shown)).float(), dim=-1)
             guess = (feats @ text.T).argmax(1)
             found[f"{split}/{style or 'clean'}"] = float((guess == labels).float().mean())

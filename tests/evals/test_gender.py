@@ -15,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 
-from clipalign.build import component
 from clipalign.datasets.base import Example
 from clipalign.errors import ConfigError, DataError
 from clipalign.evals.base import EvalContext
@@ -24,6 +23,7 @@ from clipalign.evals.fairness import bias_of_chance
 from clipalign.evals.gender import GenderSuite
 from clipalign.evals.results import SuiteResult, write_result
 from clipalign.models.spec import ModelSpec
+from clipalign.options import component
 
 JOBS = ("judge", "pilot", "sleeping")
 CLOTHES = 5.0  # a job is far easier to see than a gender

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from clipalign.build import component
 from clipalign.errors import ConfigError, DataError
 from clipalign.evals import retention
 from clipalign.evals.base import EvalContext
@@ -17,6 +16,7 @@ from clipalign.evals.retained import image_to_text, text_to_image
 from clipalign.evals.retention import RetentionSuite, with_retention
 from clipalign.evals.scoring import Encodings
 from clipalign.models.spec import ModelSpec
+from clipalign.options import component
 
 
 class TestFourPictures:

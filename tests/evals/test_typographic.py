@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from clipalign.build import component
 from clipalign.datasets.base import Example
 from clipalign.errors import ConfigError, DataError
 from clipalign.evals.attacks import drawn_plan
 from clipalign.evals.base import EvalContext
 from clipalign.files import canonical_json
+from clipalign.options import component
 
 PHOTOS = Path(os.environ.get("CLIPALIGN_PHOTOS", Path(__file__).parents[3] / "shared" / "photos"))
 

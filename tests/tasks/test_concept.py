@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from clipalign.build import component
 from clipalign.config import load_config
 from clipalign.datasets.base import Example
 from clipalign.datasets.emoji import EmojiWorld
 from clipalign.datasets.emoji_people import EmojiPeople
 from clipalign.errors import DataError, UsageError
+from clipalign.options import component
 from clipalign.plugins import registry
 from clipalign.progress import Silent
 from clipalign.tasks.base import Task

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from clipalign.build import component
 from clipalign.datasets.folder import Folder
 from clipalign.errors import ConfigError
+from clipalign.options import component
 from clipalign.tasks.concept import ConceptTask
 from clipalign.tasks.concepts.file import load_concept
 

@@ -93,7 +93,7 @@ class RunConfig(_Tree):
     model: str = Field("emoji-tiny", min_length=1, description="Model spec to start from.")
     task: str = Field("typographic", description="What makes preferences of labelled images.")
     task_options: dict[str, Any] = Field(default_factory=dict, description="Options of the task.")
-    dataset: str = Field("emoji", description="Source of the labelled images.")
+    dataset: str = Field("emoji", description="Labelled images: a name, a folder, a table.")
     dataset_options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the dataset, such as its folder."
     )
@@ -135,6 +135,8 @@ class RunConfig(_Tree):
     @classmethod
     def _registered(cls, name: str, info: ValidationInfo) -> str:
         kind = "objectives" if info.field_name == "method" else f"{info.field_name}s"
+        if kind == "datasets" and Path(name).exists():  # a folder or a table
+            return name
         try:
             registry(kind).entry(name)
         except UsageError as error:

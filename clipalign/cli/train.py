@@ -35,7 +35,8 @@ def train(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Source of images where no --data is given.", autocompletion=complete("datasets")
+            help="Labelled images where no --data is given: a name, a folder, a table.",
+            autocompletion=complete("datasets"),
         ),
     ] = None,
     output: Annotated[
@@ -106,7 +107,7 @@ def train(
 
     if resume is None:  # names and bounds fail here, before torch is imported
         load_config(config, settings or (), **keys)
-    out.note("Loading torch and open_clip …")
+    out.note("Loading torch …")
     from clipalign.training.train import train as run_training
 
     result = run_training(

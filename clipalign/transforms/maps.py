@@ -116,7 +116,9 @@ def read_map(run: RunDirectory) -> tuple[LinearMap, str]:
     """
     linear, metadata = LinearMap.load(run.linear_map)
     if "model_sha256" not in metadata:
-        raise ModelError(f"{run.linear_map} does not say which model it belongs to.")
+        raise ModelError(
+            f"{run.linear_map} does not say which model it belongs to (model_sha256). Train again."
+        )
     return linear, metadata["model_sha256"]
 
 

@@ -172,25 +172,34 @@ class ProbeFeatures:
 
     def read(self) -> Reading:
         """What the model says of every image."""
-        direction = (self.value_texts[:, 1] - self.value_texts[:, 0])[self.activity]
-        margins = np.einsum("nd,nd->n", self.images, direction)
-        return Reading(self, margins, self.logit_scale * (self.images @ self.neutral_texts.T))
+        return Reading(self)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a model says of the images of a probe.
+    """What a model says of the images of a probe; each thing is computed when it is asked for.
 
     Attributes:
-        features: that it was read from.
-        margins: [N] similarity to the caption of the second value less that of the first, both of
-            the image's own activity; cosines.
-        scores: [N, A] logits of the neutral captions.
+        features: that it is read from.
     """
 
     features: ProbeFeatures = field(repr=False)
-    margins: Floats
-    scores: Floats
+
+    @cached_property
+    def margins(self) -> Floats:
+        """[N] similarity to the caption of the second value less that of the first.
+
+        Both captions are of the image's own activity; in cosine.
+        """
+        texts = self.features.value_texts
+        direction = (texts[:, 1] - texts[:, 0])[self.features.activity]
+        return np.asarray(np.einsum("nd,nd->n", self.features.images, direction))
+
+    @cached_property
+    def scores(self) -> Floats:
+        """[N, A] logits of the neutral captions."""
+        f = self.features
+        return np.asarray(f.logit_scale * (f.images @ f.neutral_texts.T))
 
     @property
     def predicted_value(self) -> Ints:

@@ -10,6 +10,7 @@ from typing import Any, cast
 from filelock import FileLock
 
 from clipalign.cache import cache_dir
+from clipalign.config import RunConfig
 from clipalign.datasets.base import Dataset
 from clipalign.datasets.locate import locate_dataset
 from clipalign.errors import DataError, RunError
@@ -25,7 +26,7 @@ from clipalign.tasks.preview import preview
 from clipalign.tasks.staging import staged
 from clipalign.tasks.working import Recipe, Row, Workers
 
-__all__ = ["prepare"]
+__all__ = ["preferences_of", "prepare"]
 
 _PREVIEW_ROWS = 12
 _REASONS_SHOWN = 10
@@ -95,6 +96,25 @@ def prepare(
         target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_name(f".{target.name}.lock")):  # of two at once, one waits
         return _made(target, plan, workers, say, cached=True, overwrite=overwrite)
+
+
+def preferences_of(config: RunConfig, reporter: Reporter | None = None) -> PreferenceSet:
+    """The preferences of a run: the set that it names, or one prepared in the cache.
+
+    Raises:
+        DataError: the set is damaged, or the dataset cannot serve the task.
+    """
+    if config.data is not None:
+        return PreferenceSet.open(config.data)
+    return prepare(
+        config.task,
+        config.dataset,
+        task_options=config.task_options,
+        dataset_options=config.dataset_options,
+        seed=config.seed,
+        workers=config.train.workers,
+        reporter=reporter,
+    )
 
 
 def _made(

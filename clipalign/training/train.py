@@ -33,7 +33,7 @@ from clipalign.objectives.base import Objective
 from clipalign.plugins import call_hook
 from clipalign.progress import Bar, Reporter, Silent
 from clipalign.tasks.preference_set import PreferenceSet
-from clipalign.tasks.prepare import prepare
+from clipalign.tasks.prepare import preferences_of
 from clipalign.training.averaging import build_average
 from clipalign.training.checkpoint import (
     Checkpoint,
@@ -152,7 +152,7 @@ class _Session:
         self.objective = objective(config.method, **config.method_options)
         self.trainable = parse_trainable(config.trainable)
         _check_accumulation(config, self.objective)
-        self.preferences = self._preferences()
+        self.preferences = preferences_of(config, self.say)
         _check_feedback(self.preferences, config.method, self.objective)
         self.model = load_model(
             config.model, self.device, config.train.precision, announce=self.say.note
@@ -219,20 +219,6 @@ class _Session:
         return result
 
     # --- Parts ----------------------------------------------------------------------------------
-
-    def _preferences(self) -> PreferenceSet:
-        config = self.config
-        if config.data is not None:
-            return PreferenceSet.open(config.data)
-        return prepare(
-            config.task,
-            config.dataset,
-            task_options=config.task_options,
-            dataset_options=config.dataset_options,
-            seed=config.seed,
-            workers=config.train.workers,
-            reporter=self.say,
-        )
 
     def _data(self, split: str) -> Data:
         """Decode a split and give it the reference's features, from the cache where it can."""

@@ -11,7 +11,7 @@ from clipalign.models.feature_cache import text_features
 from clipalign.models.loaded import LoadedModel
 from clipalign.policy import log_policy
 from clipalign.tasks.preference_set import PreferenceSet
-from clipalign.tasks.prepare import prepare
+from clipalign.tasks.prepare import preferences_of
 from clipalign.training.reference import image_features
 from clipalign.training.streams import build_stream, decode_pixels
 from clipalign.transforms.context import FitContext
@@ -97,14 +97,4 @@ def _preferences(context: FitContext) -> PreferenceSet:
             f"{context.path} is not a run, so it has no preferences to choose α by. Give α as a "
             "number, or a metric."
         )
-    if config.data is not None:
-        return PreferenceSet.open(config.data)
-    return prepare(
-        config.task,
-        config.dataset,
-        task_options=config.task_options,
-        dataset_options=config.dataset_options,
-        seed=config.seed,
-        workers=config.train.workers,
-        reporter=context.reporter,
-    )
+    return preferences_of(config, context.reporter)

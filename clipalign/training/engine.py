@@ -243,6 +243,11 @@ class Trainer:
         self.optimizer.load_state_dict(
             unflatten_optimizer(tensors["optimizer"], plain["optimizer"])
         )
+        for parameter, state in self.optimizer.state.items():
+            for key, value in state.items():
+                if torch.is_tensor(value) and value.shape == parameter.shape:
+                    # fused kernels pair elements as they lie in memory (channels last)
+                    state[key] = torch.empty_like(parameter).copy_(value)
         self.average.restore(tensors["average"], plain["average"])
         self.best_weights = dict(tensors["best"])
         self.problem.objective.load_state_dict(tensors["objective"])

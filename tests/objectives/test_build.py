@@ -29,8 +29,8 @@ def test_all_bad_options_are_named_at_once() -> None:
         objective("dpo", bta=0.5, beta=-1, label_smoothing="much")
     message = str(caught.value)
     assert "The objective 'dpo'" in message
-    assert "bta: no such option. Did you mean 'beta'?" in message
-    assert "beta: Input should be greater than 0 (got -1)" in message
+    assert "bta: unknown key. Did you mean 'beta'?" in message
+    assert "beta: should be greater than 0 (got -1)" in message
     assert "label_smoothing: " in message
 
 

@@ -61,5 +61,4 @@ def test_gendered(gender: Any) -> None:
 
 
 def test_biased_as_the_labour_statistics_are(gender: Any) -> None:
-    name = next(n for n in gender.metrics if "spearman" in n)
-    assert gender.metrics[name].value >= 0.6
+    assert gender.metrics["labour_correlation"].value >= 0.6

@@ -40,7 +40,7 @@ class _Tree(BaseModel):
 class TrainConfig(_Tree):
     """How training steps are taken."""
 
-    epochs: int = Field(5, ge=1, description="Passes over the preference images.")
+    epochs: int = Field(3, ge=1, description="Passes over the preference images.")
     steps: int | None = Field(
         None, ge=1, description="Optimiser steps in all; overrides epochs when given."
     )

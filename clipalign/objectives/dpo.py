@@ -15,7 +15,7 @@ class DPOOptions(ObjectiveOptions):
     """Options of `dpo`."""
 
     beta: float = Field(
-        1.0,
+        0.1,
         gt=0,
         allow_inf_nan=False,
         description="β, how sharply the loss answers to the margin: larger stays nearer π_ref.",

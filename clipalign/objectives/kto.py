@@ -13,7 +13,7 @@ class KTOOptions(ObjectiveOptions):
     """Options of `kto`."""
 
     beta: float = Field(
-        1.5,
+        0.5,
         gt=0,
         allow_inf_nan=False,
         description="β, how soon the value of a gain or a loss saturates.",

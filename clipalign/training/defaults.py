@@ -1,6 +1,7 @@
 """What "the default" means for rates and weights, by what is trained and by which method.
 
-Measured on the embedded world (see README, "Defaults"); for other models the rates are the usual
+Measured on the validation split of the embedded world: of the settings tried, those with the
+highest attacked accuracy at little clean accuracy lost. For other models the rates are the usual
 ones for fine-tuning CLIP, where 1e-7 to 1e-5 keeps zero-shot accuracy (openai/CLIP issue 83).
 """
 
@@ -9,8 +10,8 @@ from __future__ import annotations
 from clipalign.models.trainable import Trainable
 
 _LR = {"image-encoder": 1e-5, "last": 1e-5, "lora": 1e-4, "head": 1e-3}
-_EMBEDDED_LR = {"image-encoder": 3e-4, "last": 3e-4, "lora": 1e-3, "head": 1e-3}
-_REGULARISER_WEIGHT = {"dpo": 1.0, "ipo": 1.0, "kto": 1.0, "rlhf": 1.0, "cross-entropy": 1.0}
+_EMBEDDED_LR = {"image-encoder": 5e-4, "last": 5e-4, "lora": 1e-3, "head": 1e-2}
+_REGULARISER_WEIGHT = {"dpo": 0.1, "ipo": 10.0, "kto": 0.3, "rlhf": 0.3, "cross-entropy": 0.3}
 ORTHOGONALITY = 0.01
 SANE_LR = 1e-3  # above it a full fine-tuning has never been seen to keep what CLIP knows
 

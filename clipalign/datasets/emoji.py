@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 
 from clipalign.datasets.base import Example
 from clipalign.errors import DataError, near_matches
@@ -113,11 +113,51 @@ def compose(drawing: Image.Image, rng: random.Random, split: str) -> Image.Image
     return image
 
 
+def vary(drawing: Image.Image, rng: random.Random) -> Image.Image:
+    """Another hand's drawing of the same thing, as far as simple means go.
+
+    The styles differ in outline, palette, shading and proportion; so that a concept is not tied to
+    those it was seen in, a drawing is turned, stretched, recoloured, outlined, flattened, blurred.
+    """
+    if rng.random() < 0.6:
+        drawing = drawing.rotate(rng.uniform(-25, 25), Image.Resampling.BILINEAR)
+    if rng.random() < 0.5:
+        size = [rng.randint(44, SIZE), SIZE]
+        rng.shuffle(size)
+        stretched = Image.new("RGBA", drawing.size)
+        place = ((SIZE - size[0]) // 2, (SIZE - size[1]) // 2)
+        stretched.paste(drawing.resize((size[0], size[1]), Image.Resampling.BILINEAR), place)
+        drawing = stretched
+    if rng.random() < 0.8:
+        colours, alpha = drawing.convert("RGB"), drawing.getchannel("A")
+        for change in (ImageEnhance.Color, ImageEnhance.Brightness, ImageEnhance.Contrast):
+            colours = change(colours).enhance(rng.uniform(0.5, 1.5))
+        kind = rng.random()
+        if kind < 0.12:
+            colours = ImageOps.grayscale(colours).convert("RGB")
+        elif kind < 0.3:  # another palette
+            hue, saturation, value = colours.convert("HSV").split()
+            turn = rng.randrange(256)
+            hue = hue.point([(v + turn) % 256 for v in range(256)])
+            colours = Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+        elif kind < 0.42:  # outlined
+            edges = ImageOps.autocontrast(ImageOps.grayscale(colours).filter(ImageFilter.CONTOUR))
+            colours = ImageChops.multiply(colours, edges.convert("RGB"))
+        elif kind < 0.52:  # flat
+            colours = ImageOps.posterize(colours, 2)
+        elif kind < 0.6:
+            colours = colours.filter(ImageFilter.GaussianBlur(1))
+        colours.putalpha(alpha)
+        drawing = colours
+    return drawing
+
+
 class EmojiWorld:
     """Dataset `emoji`: everyday concepts of the embedded world.
 
     Splits (each drawing is shown in `views` pictures):
-        train: concepts A in three of the styles that pretraining saw.
+        train: concepts A in three of the styles that pretraining saw, most of them varied (see
+            `vary`), so that what is learnt is not tied to those 300 drawings.
         validation: concepts A in a fourth of those styles.
         test: concepts A in the held-out drawings that no training sees.
         test-unseen-concepts: concepts B, whose names and drawings alignment never sees, held-out
@@ -174,8 +214,10 @@ class EmojiWorld:
     def image(self, example: Example) -> Image.Image:
         index, style, split, view = example.source
         rng = random.Random(f"{self.seed}/{split}/{index}/{style}/{view}")
-        side = "test" if split.startswith("test") else "train"
-        return compose(sprite(index, style), rng, side)
+        drawing = sprite(index, style)
+        if split == "train" and rng.random() < 0.7:
+            drawing = vary(drawing, rng)
+        return compose(drawing, rng, "test" if split.startswith("test") else "train")
 
     def _set(self, split: str) -> str:
         if split not in self._SETS:

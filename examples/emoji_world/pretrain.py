@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import torch
-from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,6 +45,7 @@ from clipalign.datasets.emoji import (
     compose,
     emoji_table,
     sprite,
+    vary,
 )
 from clipalign.tasks.rendering import draw_attack
 
@@ -157,45 +158,6 @@ class World:
             name = f"{emoji.gender} {emoji.concept}" if gender < 2 else emoji.label
             return image, template.format(name), shown, (concept, -1, gender)
         return image, template.format(emoji.gender), shown, (-1, -1, gender)
-
-
-def vary(drawing: Image.Image, rng: random.Random) -> Image.Image:
-    """Another hand's drawing of the same thing, as far as simple means go.
-
-    The styles differ in outline, palette, shading and proportion; so that a concept is not tied to
-    those it was seen in, a drawing is turned, stretched, recoloured, outlined, flattened, blurred.
-    """
-    if rng.random() < 0.6:
-        drawing = drawing.rotate(rng.uniform(-25, 25), Image.Resampling.BILINEAR)
-    if rng.random() < 0.5:
-        size = [rng.randint(44, 64), 64]
-        rng.shuffle(size)
-        stretched = Image.new("RGBA", drawing.size)
-        place = ((64 - size[0]) // 2, (64 - size[1]) // 2)
-        stretched.paste(drawing.resize(size, Image.Resampling.BILINEAR), place)
-        drawing = stretched
-    if rng.random() < 0.8:
-        colours, alpha = drawing.convert("RGB"), drawing.getchannel("A")
-        for change in (ImageEnhance.Color, ImageEnhance.Brightness, ImageEnhance.Contrast):
-            colours = change(colours).enhance(rng.uniform(0.5, 1.5))
-        kind = rng.random()
-        if kind < 0.12:
-            colours = ImageOps.grayscale(colours).convert("RGB")
-        elif kind < 0.3:  # another palette
-            hue, saturation, value = colours.convert("HSV").split()
-            turn = rng.randrange(256)
-            hue = hue.point([(v + turn) % 256 for v in range(256)])
-            colours = Image.merge("HSV", (hue, saturation, value)).convert("RGB")
-        elif kind < 0.42:  # outlined
-            edges = ImageOps.autocontrast(ImageOps.grayscale(colours).filter(ImageFilter.CONTOUR))
-            colours = ImageChops.multiply(colours, edges.convert("RGB"))
-        elif kind < 0.52:  # flat
-            colours = ImageOps.posterize(colours, 2)
-        elif kind < 0.6:
-            colours = colours.filter(ImageFilter.GaussianBlur(1))
-        colours.putalpha(alpha)
-        drawing = colours
-    return drawing
 
 
 def agree(shown: Tensor, says: Tensor) -> Tensor:

@@ -8,7 +8,15 @@ import random
 import pytest
 
 from clipalign.datasets.base import Dataset
-from clipalign.datasets.emoji import STYLES, UNSEEN_STYLE, EmojiWorld, background, emoji_table
+from clipalign.datasets.emoji import (
+    STYLES,
+    UNSEEN_STYLE,
+    EmojiWorld,
+    background,
+    emoji_table,
+    sprite,
+    vary,
+)
 from clipalign.errors import DataError
 
 
@@ -109,3 +117,12 @@ def test_the_fingerprint_covers_the_options():
 def test_an_unknown_split_names_the_near_one(world):
     with pytest.raises(DataError, match=r"no split 'tests'\. Did you mean 'test'"):
         world.examples("tests")
+
+
+def test_a_varied_drawing_is_another_one_of_the_same_shape_and_still_transparent():
+    drawing = sprite(next(e.index for e in emoji_table() if e.everyday == "A"), "noto")
+    varied = [vary(drawing, random.Random(i)) for i in range(20)]
+    assert {(v.size, v.mode) for v in varied} == {(drawing.size, "RGBA")}
+    assert len({v.tobytes() for v in varied}) > 15
+    assert all(v.getchannel("A").getextrema() == (0, 255) for v in varied)
+    assert vary(drawing, random.Random(3)).tobytes() == varied[3].tobytes()

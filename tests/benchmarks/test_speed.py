@@ -112,7 +112,9 @@ def as_released() -> Callable[[], None]:
         ratio = (policy_logp - reference_logp)[:BATCH]
         rows = torch.arange(BATCH)
         h = ratio[rows, chosen] - ratio[rows, rejected]
-        kl = F.kl_div(policy_logp[BATCH:], reference_logp[BATCH:], log_target=True)
+        kl = F.kl_div(
+            policy_logp[BATCH:], reference_logp[BATCH:], log_target=True, reduction="batchmean"
+        )
         (-F.logsigmoid(h).mean() + kl).backward()
         optimizer.step()
 

@@ -53,6 +53,7 @@ def register_tasks(register: Register) -> None:
         f"{home}:ConceptTask",
         summary="Flip a concept of your own in the captions, and hold everything else.",
         trainable="head",
+        train={"epochs": 20, "batch_size": 64},
     )
     register(
         "gender",
@@ -61,6 +62,7 @@ def register_tasks(register: Register) -> None:
         suite="gender",
         dataset="emoji-people",
         trainable="head",
+        train={"epochs": 20, "batch_size": 64},
     )
 
 

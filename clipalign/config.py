@@ -124,12 +124,19 @@ class RunConfig(_Tree):
     @model_validator(mode="before")
     @classmethod
     def _task_defaults(cls, tree: Any) -> Any:
-        """A task may be registered with its own default `dataset` and `trainable`."""
+        """A task may be registered with its own default `dataset`, `trainable` and `train`.
+
+        Its `train` goes with its own trainable part: a head takes more steps than a tower.
+        """
         tasks = registry("tasks")
         if not isinstance(tree, Mapping) or tree.get("task") not in tasks.names():
             return tree
         facts = tasks.entry(tree["task"]).metadata
-        return {k: facts[k] for k in ("dataset", "trainable") if k in facts} | dict(tree)
+        tree = {k: facts[k] for k in ("dataset", "trainable") if k in facts} | dict(tree)
+        own, given = facts.get("train"), tree.get("train", {})
+        if own and tree.get("trainable") == facts.get("trainable") and isinstance(given, Mapping):
+            tree["train"] = {**own, **given}
+        return tree
 
     @field_validator("task", "dataset", "method", "regulariser")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -13,9 +13,6 @@ from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table
 from clipalign.cli.runs import complete_runs
 from clipalign.errors import UsageError
 from clipalign.plugins import registry
-
-if TYPE_CHECKING:
-    from clipalign.transforms.scan import Scan
 
 app = typer.Typer()
 
@@ -166,7 +163,7 @@ def transform(
     if scanned is not None:
         files = write_scan(scanned, folder, out)
         document["scan"] = scanned.document() | {"files": [str(file) for file in files]}
-        lines = [_table(scanned), "\nScan:  " + ", ".join(map(str, files)), *lines]
+        lines = [table(*scanned.table()), "\nScan:  " + ", ".join(map(str, files)), *lines]
     out.result(document, "\n".join(line for line in lines if line))
 
 
@@ -245,25 +242,3 @@ def _settings(settings: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         except ValueError as error:
             raise UsageError(f"--set {setting}: {error}") from None
     return own, of_dataset
-
-
-def _table(scan: Scan) -> str:
-    concept, first = scan.concept.upper(), scan.values[0].upper()
-    headers = ("T", concept, "ACTIVITY", "FLIPPED", f"{first} IN TOP {scan.k}", "GAP", "KL")
-    rows = [
-        (
-            f"{row.t:g}",
-            _percent(row.concept_accuracy),
-            _percent(row.activity_accuracy),
-            _percent(row.flip_rate),
-            _percent(row.top_k_share),
-            f"{row.gap:.4f}",
-            "–" if row.kl is None else f"{row.kl:.4f}",
-        )
-        for row in scan.rows
-    ]
-    return table(headers, rows)
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"

@@ -114,6 +114,26 @@ class ReadingSuite(TypographicSuite):
     name = "reading"
     version = 1
 
+    def features(self, context: EvalContext) -> tuple[Tensor, Tensor, Ints, Ints]:
+        """The attacked images of a split as one model's features, for `reading_curve`.
+
+        Returns:
+            Image features [N, d], features of the class prompts [C, d], the classes shown [N] and
+            written [N].
+
+        Raises:
+            DataError: as for `typographic`.
+        """
+        plan = self._plan(context)
+        template = self.options.template or context.dataset.templates[0]
+        texts = context.encode_texts([template.format(name) for name in plan.classnames])[0]
+        encoded = context.encode_images(plan.images())
+        items, _ = readable(plan.examples, encoded)
+        images = Attacked.of(plan, items)
+        rows = attacked_rows(images.written, images.true)
+        features = encoded.features[0][items].flatten(0, 1)
+        return features[rows], texts, images.true[rows], images.written[rows]
+
     def run(self, context: EvalContext) -> Outcome:
         """Score the attacked images of one split.
 

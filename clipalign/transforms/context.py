@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import torch
 
 from clipalign.config import RunConfig
+from clipalign.datasets.base import Dataset
 from clipalign.datasets.locate import load_dataset
 from clipalign.errors import UsageError
 from clipalign.models.load import load_model
@@ -108,9 +109,23 @@ class FitContext:
             UsageError: the task has no concept.
             DataError: the images do not show it.
         """
-        name, options, dataset, dataset_options = self._source()
-        task = component("tasks", name, **options)
-        return label(task, load_dataset(dataset, dataset_options), self.reporter)
+        return label(self.subject, self.images, self.reporter)
+
+    @cached_property
+    def subject(self) -> Any:
+        """The task whose captions are used, with its options: as asked for, else the run's own."""
+        name, options, _, _ = self._source()
+        return component("tasks", name, **options)
+
+    @cached_property
+    def images(self) -> Dataset:
+        """The dataset whose images are looked at: as asked for, else the run's own.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        _, _, dataset, dataset_options = self._source()
+        return load_dataset(dataset, dataset_options)
 
     def labels(self) -> dict[str, Any] | None:
         """Which labelled images were looked at, in JSON-able values; None for none."""

@@ -21,7 +21,7 @@ from clipalign.progress import Reporter
 from clipalign.tasks.concept import ConceptTask
 from clipalign.transforms.probe import ConceptProbe, Floats, ProbeFeatures
 
-__all__ = ["Labelled", "encode", "label"]
+__all__ = ["Labelled", "encode", "fitting_split", "label"]
 
 _SPLITS = ("validation", "train")
 
@@ -67,14 +67,7 @@ def label(task: Any, dataset: Dataset, reporter: Reporter) -> Labelled:
             f"The concept {concept.name!r} has {len(concept.values)} values "
             f"({', '.join(concept.values)}); a transform is fitted to two."
         )
-    split = next((name for name in _SPLITS if name in dataset.splits()), None)
-    if split is None:
-        raise DataError(
-            f"The dataset {dataset.name!r} has neither a validation nor a train split, and nothing "
-            f"is fitted on others (it has {', '.join(dataset.splits())})."
-        )
-    if split != "validation":
-        reporter.note(f"The dataset {dataset.name!r} has no validation split: {split} is used.")
+    split = fitting_split(dataset, reporter)
     source = task.source(dataset)
     for note in source.check(split, needs_activity=task.options.activity is not None):
         reporter.note(f"Warning: {note}")
@@ -118,6 +111,23 @@ def label(task: Any, dataset: Dataset, reporter: Reporter) -> Labelled:
     identity = {"dataset": [dataset.name, dataset.fingerprint, split], "examples": names}
     images = ImageSet(identity, names, 1, lambda i: [source.image(pairs[i][0])])
     return Labelled(probe, images, dataset.name, split)
+
+
+def fitting_split(dataset: Dataset, reporter: Reporter) -> str:
+    """The split that may be looked at while something is chosen: validation, or else train.
+
+    Raises:
+        DataError: there is neither.
+    """
+    split = next((name for name in _SPLITS if name in dataset.splits()), None)
+    if split is None:
+        raise DataError(
+            f"The dataset {dataset.name!r} has neither a validation nor a train split, and nothing "
+            f"is fitted on others (it has {', '.join(dataset.splits())})."
+        )
+    if split != "validation":
+        reporter.note(f"The dataset {dataset.name!r} has no validation split: {split} is used.")
+    return split
 
 
 def encode(labelled: Labelled, model: LoadedModel, reporter: Reporter) -> ProbeFeatures:

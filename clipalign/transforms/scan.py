@@ -6,10 +6,10 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,9 +20,48 @@ from clipalign.files import atomic_write_text
 from clipalign.progress import Reporter, Silent
 from clipalign.transforms.spectrum import Powers
 
-__all__ = ["Scan", "ScanRow", "parse_scan", "scan_powers", "write_scan"]
+__all__ = ["Panel", "Scan", "ScanRow", "Scanned", "parse_scan", "scan_powers", "write_scan"]
 
 MAX_POINTS = 10_000
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves over t that share an axis.
+
+    Attributes:
+        title: of the axis.
+        curves: name → one value a t; a curve with a None in it is not drawn.
+        percent: whether the values are shares, to be shown in percent.
+    """
+
+    title: str
+    curves: Mapping[str, Sequence[float | None]]
+    percent: bool = False
+
+
+class Scanned(Protocol):
+    """What a map was scanned for: `Scan` of a concept, or `ReadingScan` of written words.
+
+    Attributes:
+        rows: one dataclass a t, in the order asked for.
+    """
+
+    @property
+    def rows(self) -> Sequence[Any]: ...
+
+    @property
+    def title(self) -> str:
+        """One line: what was looked at, in how many images."""
+
+    def document(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        """Headings, and one row of cells a t, for a terminal."""
+
+    def panels(self) -> Sequence[Panel]:
+        """What a picture shows, from top to bottom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +113,46 @@ class Scan:
     def document(self) -> dict[str, Any]:
         """As plain values, for JSON."""
         return asdict(self) | {"values": list(self.values), "rows": [asdict(r) for r in self.rows]}
+
+    @property
+    def title(self) -> str:
+        """The concept, and the number of images."""
+        return f"{self.concept}, {self.images} images"
+
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        """Headings, and one row of cells a t."""
+        concept, first = self.concept.upper(), self.values[0].upper()
+        headings = ("T", concept, "ACTIVITY", "FLIPPED", f"{first} IN TOP {self.k}", "GAP", "KL")
+        return headings, [
+            (
+                f"{row.t:g}",
+                percent(row.concept_accuracy),
+                percent(row.activity_accuracy),
+                percent(row.flip_rate),
+                percent(row.top_k_share),
+                f"{row.gap:.4f}",
+                "–" if row.kl is None else f"{row.kl:.4f}",
+            )
+            for row in self.rows
+        ]
+
+    def panels(self) -> Sequence[Panel]:
+        """Shares above, the distance from t = 0 below (the group gap where there is no KL)."""
+        shares: dict[str, Sequence[float | None]] = {
+            f"{self.concept} accuracy": [row.concept_accuracy for row in self.rows],
+            "activity accuracy": [row.activity_accuracy for row in self.rows],
+            "flip rate": [row.flip_rate for row in self.rows],
+            f"{self.values[0]} in the top {self.k}": [row.top_k_share for row in self.rows],
+        }
+        kl = [row.kl for row in self.rows]
+        gap = Panel("group gap", {"group gap": [row.gap for row in self.rows]})
+        below = gap if None in kl else Panel("KL to t = 0 (nats)", {"KL": kl})
+        return Panel("%", shares, percent=True), below
+
+
+def percent(share: float | None) -> str:
+    """A share for a table; a dash for None."""
+    return "–" if share is None else f"{100 * share:.1f} %"
 
 
 def parse_scan(text: str) -> list[float]:
@@ -139,7 +218,7 @@ def scan_powers(
     return Scan(probe.name, probe.values, k, len(probe.value), tuple(rows))
 
 
-def write_scan(scan: Scan, folder: Path, reporter: Reporter | None = None) -> list[Path]:
+def write_scan(scan: Scanned, folder: Path, reporter: Reporter | None = None) -> list[Path]:
     """Write scan.csv, scan.json and, where matplotlib is installed, scan.png.
 
     Args:
@@ -155,7 +234,8 @@ def write_scan(scan: Scan, folder: Path, reporter: Reporter | None = None) -> li
     """
     say: Reporter = reporter or Silent()
     table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, list(ScanRow.__dataclass_fields__), lineterminator="\n")
+    columns = [field.name for field in fields(scan.rows[0])]
+    writer = csv.DictWriter(table, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(row) for row in scan.rows)
     written = [folder / "scan.csv", folder / "scan.json"]

@@ -6,15 +6,16 @@ import io
 from pathlib import Path
 
 from clipalign.files import atomic_write_bytes
-from clipalign.transforms.scan import Scan
+from clipalign.transforms.scan import Scanned
 
 __all__ = ["plot_scan"]
 
-_BLUE, _ORANGE, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#666666"  # told apart by all
+_COLOURS = ("#d55e00", "#0072b2", "#666666", "#009e73")  # told apart by all
+_GREY = "#666666"
 
 
-def plot_scan(scan: Scan, path: Path) -> None:
-    """Two panels over t: shares above, the distance from t = 0 below.
+def plot_scan(scan: Scanned, path: Path) -> None:
+    """The panels of a scan over t.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -25,34 +26,29 @@ def plot_scan(scan: Scan, path: Path) -> None:
 
     ts = [row.t for row in scan.rows]
     mark = "o" if len(ts) < 40 else ""
-    figure = Figure(figsize=(7, 6), layout="constrained")
-    shares, distance = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    lines: list[tuple[str, str, list[float | None]]] = [
-        (f"{scan.concept} accuracy", _ORANGE, [row.concept_accuracy for row in scan.rows]),
-        ("activity accuracy", _BLUE, [row.activity_accuracy for row in scan.rows]),
-        ("flip rate", _GREY, [row.flip_rate for row in scan.rows]),
-        (f"{scan.values[0]} in the top {scan.k}", _GREEN, [r.top_k_share for r in scan.rows]),
-    ]
-    for label, colour, values in lines:
-        if None not in values:
-            known = [100 * value for value in values if value is not None]
-            shares.plot(ts, known, color=colour, label=label, marker=mark, markersize=3)
-    shares.axhline(50, color=_GREY, linewidth=0.8, linestyle=":")
-    shares.set(ylabel="%", ylim=(-3, 103), title=f"{scan.concept}, {scan.images} images")
-    shares.legend(frameon=False, fontsize="small")
-    kl = [row.kl for row in scan.rows if row.kl is not None]
-    if kl:
-        distance.plot(ts, kl, color=_BLUE, marker=mark, markersize=3)
-        distance.set_ylabel("KL to t = 0 (nats)")
-    else:
-        distance.plot(ts, [row.gap for row in scan.rows], color=_ORANGE)
-        distance.set_ylabel("group gap")
-    distance.set_xlabel("t")
-    for axes in (shares, distance):
+    panels = scan.panels()
+    heights = [2 if panel.percent else 1 for panel in panels]
+    figure = Figure(figsize=(7, 2 * sum(heights)), layout="constrained")
+    every = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights, squeeze=False)
+    for axes, panel in zip(every[:, 0], panels, strict=True):
+        for (label, values), colour in zip(panel.curves.items(), _COLOURS, strict=False):
+            if None not in values:
+                known = [
+                    value * (100 if panel.percent else 1) for value in values if value is not None
+                ]
+                axes.plot(ts, known, color=colour, label=label, marker=mark, markersize=3)
+        axes.set_ylabel(panel.title)
+        if panel.percent:
+            axes.axhline(50, color=_GREY, linewidth=0.8, linestyle=":")
+            axes.set_ylim(-3, 103)
+        if len(panel.curves) > 1:
+            axes.legend(frameon=False, fontsize="small")
         for t in (0, 1):
             if min(ts) <= t <= max(ts):
                 axes.axvline(t, color=_GREY, linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
+    every[0, 0].set_title(scan.title)
+    every[-1, 0].set_xlabel("t")
     picture = io.BytesIO()
     FigureCanvasAgg(figure).print_png(picture)
     atomic_write_bytes(path, picture.getvalue())

@@ -20,9 +20,11 @@ from clipalign.options import option_problems
 from clipalign.plain_yaml import read_yaml_mapping
 from clipalign.plugins import registry
 from clipalign.progress import Reporter, Silent
+from clipalign.tasks.typographic import Typographic
 from clipalign.transforms.base import Fitter, Transform
 from clipalign.transforms.context import RECORD, FitContext
 from clipalign.transforms.power import powers_of
+from clipalign.transforms.reading_scan import ReadingScan, scan_reading
 from clipalign.transforms.scan import Scan, parse_scan, scan_powers, write_scan
 
 __all__ = ["TransformResult", "open_context", "scan", "transform"]
@@ -165,8 +167,11 @@ def scan(
     dataset_options: Mapping[str, Any] | None = None,
     device: str | None = None,
     reporter: Reporter | None = None,
-) -> Scan:
-    """What W_t of a head run does to its concept and what it costs, for many t.
+) -> Scan | ReadingScan:
+    """What W_t of a head run does and what it costs, for many t.
+
+    Of a concept, its accuracy and what was to stay; of the task `typographic`, whether the object
+    or the written word is chosen.
 
         clipalign.transforms.transform.scan("runs/gender-kto-1", "-2:1.2:0.1")
 
@@ -204,8 +209,16 @@ def scan(
             reporter=say,
         )
     )
-    powers = powers_of(context, [(Path(path), t) for path, t in (after or {}).items()])
-    found = scan_powers(powers, values, k=k, reporter=say)
+    found: Scan | ReadingScan
+    if isinstance(context.subject, Typographic):
+        if after:
+            raise UsageError(
+                f"{context.path} was trained on written words: its scan takes no other maps (after)."
+            )
+        found = scan_reading(context, values)
+    else:
+        powers = powers_of(context, [(Path(path), t) for path, t in (after or {}).items()])
+        found = scan_powers(powers, values, k=k, reporter=say)
     if output is not None:
         write_scan(found, Path(output), say)
     return found

@@ -12,8 +12,9 @@ sees what an undisturbed one would.
 What it sees: pictures of drawings (half of them of the 200 everyday concepts, the web's skew),
 people (women and men of an occupation in the proportion of the labour statistics), and words on a
 third of all pictures, captioned mostly by the word, as the web is. Two in five of the others are
-covered in part, by a label without a word, a scribble or another thing's edge, so that the model
-misses no drawing only because a note hides a corner of it. It never sees a held-out drawing, the style `emojitwo`, a test font, or a test background.
+covered in part, by a label without a word, a scribble or a patch, so that the model misses no
+drawing only because a note hides a corner of it. It never sees a held-out drawing, the style
+`emojitwo`, a test font, or a test background.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ def scan(
     if isinstance(context.subject, Typographic):
         if after:
             raise UsageError(
-                f"{context.path} was trained on written words: its scan takes no other maps (after)."
+                "The scan of a run that was trained on written words takes no other maps (after)."
             )
         found = scan_reading(context, values)
     else:

@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from clipalign.datasets.base import Dataset
 from clipalign.datasets.locate import locate_dataset
 from clipalign.errors import RunError, UsageError, near_matches
 from clipalign.evals.base import EvalContext, Suite
 from clipalign.evals.results import SuiteResult, write_result
 from clipalign.evals.retention import with_retention
-from clipalign.models.load import load_model
+from clipalign.models.load import default_device, load_model
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.spec import ModelSpec, parse_model_spec
 from clipalign.options import component
@@ -207,4 +205,4 @@ def _reference_of(model: ModelSpec) -> str:
 def _loaded(model: str | Path | LoadedModel, device: str | None) -> LoadedModel:
     if isinstance(model, LoadedModel):
         return model
-    return load_model(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return load_model(model, default_device(device))

@@ -28,7 +28,7 @@ from clipalign.models.spec import (
     parse_model_spec,
 )
 
-__all__ = ["LoadedModel", "load_model", "open_clip_module"]
+__all__ = ["LoadedModel", "default_device", "load_model", "open_clip_module"]
 
 _METADATA_KEY = "open_clip_config"
 _RANDOM_SEED = 0
@@ -41,6 +41,11 @@ class _Source:
     config: dict[str, Any]
     weights: Path | None
     tokenizer: str | None
+
+
+def default_device(device: str | None = None) -> str:
+    """The device that is named, or a GPU where there is one, or the CPU."""
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_model(

@@ -26,7 +26,7 @@ from clipalign.models.feature_cache import (
     write_features,
 )
 from clipalign.models.linear_map import LinearMap
-from clipalign.models.load import load_model, open_clip_module
+from clipalign.models.load import default_device, load_model, open_clip_module
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.trainable import apply_trainable, parse_trainable
 from clipalign.objectives.base import Objective
@@ -129,7 +129,7 @@ def train(
         run = None
     _check(settings)
     with StopSignal() as signal:
-        session = _Session(settings, device or _best_device(), say, signal)
+        session = _Session(settings, device or default_device(), say, signal)
         session.prepare()
         if run is None:
             run = RunDirectory.create(settings)
@@ -336,10 +336,6 @@ def _check_feedback(preferences: PreferenceSet, method: str, loss: Objective) ->
 
 def _has_regulariser_images(stream: Stream) -> bool:
     return bool(len(stream.spare)) or bool((stream.clean >= 0).any())
-
-
-def _best_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _environment(model: LoadedModel) -> dict[str, Any]:

@@ -8,13 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import torch
-
 from clipalign.config import RunConfig
 from clipalign.datasets.base import Dataset
 from clipalign.datasets.locate import load_dataset
 from clipalign.errors import UsageError
-from clipalign.models.load import load_model
+from clipalign.models.load import default_device, load_model
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.spec import parse_model_spec
 from clipalign.options import component
@@ -93,8 +91,7 @@ class FitContext:
 
     def load(self, spec: str) -> LoadedModel:
         """Load any model onto the device."""
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return load_model(spec, device, announce=self.reporter.note)
+        return load_model(spec, default_device(self.device), announce=self.reporter.note)
 
     @property
     def probe(self) -> ConceptProbe:

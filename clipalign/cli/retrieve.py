@@ -1,0 +1,88 @@
+"""`clipalign retrieve`: what a search brings up in one model and another, as a picture."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table
+from clipalign.cli.runs import complete_runs
+
+app = typer.Typer()
+
+
+@app.command()
+def retrieve(
+    query: Annotated[str, typer.Argument(help='What to search for: "a photo of a nurse."')],
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="Runs or other model specs, one row each; emoji-tiny if left out.",
+            autocompletion=complete_runs,
+        ),
+    ] = None,
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="Name, folder or table of the gallery.", autocompletion=complete("datasets")
+        ),
+    ] = "emoji-people",
+    split: Annotated[
+        str | None, typer.Option(help="That is the gallery; the first test split if left out.")
+    ] = None,
+    k: Annotated[int, typer.Option("--top", min=1, max=50, help="Images to bring up.")] = 10,
+    column: Annotated[
+        str | None,
+        typer.Option(help="What to count among them; gender where images say it, else the class."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The picture; a .png in this folder.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if any.")] = None,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Search a gallery with several models: counts for each, and a picture.
+
+    \b
+    Examples:
+      clipalign retrieve "a photo of a police officer."
+      clipalign retrieve "a photo of a nurse." emoji-tiny runs/gender models/neutral -o nurse.png
+      clipalign retrieve "a dog." ViT-B-32/openai --dataset ./photos --column label
+    """
+    out = Console(json=as_json, quiet=quiet)
+    out.note("Loading torch and open_clip…")
+    from clipalign.evals.retrieve import retrieve as search
+    from clipalign.reports.gallery import write_retrieval_picture
+
+    found = search(
+        query,
+        models or ["emoji-tiny"],
+        dataset=dataset,
+        split=split,
+        k=k,
+        column=column,
+        device=device,
+        reporter=out,
+    )
+    name = re.sub(r"\W+", "-", query.lower()).strip("-")[:60] or "query"
+    picture = output or Path(f"retrieve-{name}.png")
+    write_retrieval_picture(found, picture)
+    values = list(found.values)
+    rows = [(f.model, *(str(f.counts.get(value, 0)) for value in values[:8])) for f in found.found]
+    headings = ("MODEL", *(value.upper() for value in values[:8]))
+    if not values or len(values) > 8:  # too many for columns
+        headings = ("MODEL", "TOP")
+        rows = [
+            (f.model, ", ".join(f"{n} {value}" for value, n in f.counts.items()))
+            for f in found.found
+        ]
+    text = (
+        f"Top {k} of {found.gallery} images for {query!r}, by {found.column}:\n\n"
+        f"{table(headings, rows)}\n\nPicture: {picture}"
+    )
+    out.result(found.document() | {"picture": str(picture)}, text)

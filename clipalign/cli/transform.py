@@ -88,6 +88,9 @@ def transform(
             autocompletion=complete("datasets"),
         ),
     ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="--scan: to measure on; validation if left out.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -113,6 +116,7 @@ def transform(
       clipalign transform runs/gender --t auto -o models/neutral
       clipalign transform runs/gender --t 0.4
       clipalign transform runs/gender --scan -2:1.2:0.1
+      clipalign transform runs/gender --scan 0:1:0.1 --split test
       clipalign transform runs/gender --t auto --dataset people.csv --set dataset.label_column=null
       clipalign transform runs/gender --t 0.5 --after runs/age=0.3
       clipalign transform runs/dpo --method interpolate --alpha 0.5
@@ -136,6 +140,8 @@ def transform(
     if of_dataset and dataset is None:
         raise UsageError("--set dataset.KEY is of a --dataset, and none is named.")
     makes = not scan or "t" in options
+    if split is not None and makes:
+        raise UsageError("--split goes with --scan alone: nothing is fitted on a split of choice.")
     _check(method, scan, "t" in options)
     out.note("Loading torch and open_clip…")
     from clipalign.transforms.scan import parse_scan, write_scan
@@ -149,6 +155,7 @@ def transform(
         task=task,
         dataset=dataset,
         dataset_options=of_dataset,
+        split=split,
         device=device,
         reporter=out,
     )

@@ -42,6 +42,8 @@ class FitContext:
         task: name of the concept task whose captions are used; None for the run's own.
         dataset: name, folder or table of the labelled images; None for the run's own.
         dataset_options: of `dataset`.
+        split: of it; None for validation, or train where there is none. A test split may be
+            measured on, and nothing is ever fitted to it.
         device: "cpu", "cuda", …; None for a GPU where there is one.
         reporter: hears what is being done.
     """
@@ -52,6 +54,7 @@ class FitContext:
     task: str | None = None
     dataset: str | Path | None = None
     dataset_options: Mapping[str, Any] = field(default_factory=dict)
+    split: str | None = None
     device: str | None = None
     reporter: Reporter = field(default_factory=Silent)
 
@@ -100,13 +103,13 @@ class FitContext:
 
     @cached_property
     def labelled(self) -> Labelled:
-        """Labelled images of the validation split, not yet read.
+        """Labelled images of the split, not yet read.
 
         Raises:
             UsageError: the task has no concept.
             DataError: the images do not show it.
         """
-        return label(self.subject, self.images, self.reporter)
+        return label(self.subject, self.images, self.reporter, self.split)
 
     @cached_property
     def subject(self) -> Any:

@@ -42,7 +42,7 @@ class Labelled:
     split: str
 
 
-def label(task: Any, dataset: Dataset, reporter: Reporter) -> Labelled:
+def label(task: Any, dataset: Dataset, reporter: Reporter, split: str | None = None) -> Labelled:
     """Texts of a concept task, and the labels of a dataset's validation images.
 
     Images whose activity is not known are left out where others say theirs.
@@ -51,6 +51,7 @@ def label(task: Any, dataset: Dataset, reporter: Reporter) -> Labelled:
         task: a `ConceptTask`.
         dataset: with the concept's columns.
         reporter: hears what is left out or out of balance.
+        split: to look at; None for the one that something may be chosen on.
 
     Raises:
         UsageError: the task has no concept of two values.
@@ -67,7 +68,7 @@ def label(task: Any, dataset: Dataset, reporter: Reporter) -> Labelled:
             f"The concept {concept.name!r} has {len(concept.values)} values "
             f"({', '.join(concept.values)}); a transform is fitted to two."
         )
-    split = fitting_split(dataset, reporter)
+    split = split or fitting_split(dataset, reporter)
     source = task.source(dataset)
     for note in source.check(split, needs_activity=task.options.activity is not None):
         reporter.note(f"Warning: {note}")

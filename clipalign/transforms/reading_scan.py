@@ -67,15 +67,12 @@ class ReadingScan:
         )
 
 
-def scan_reading(
-    context: FitContext, ts: Sequence[float], *, split: str | None = None
-) -> ReadingScan:
+def scan_reading(context: FitContext, ts: Sequence[float]) -> ReadingScan:
     """OD and OCR of a head run for many t, from features that are computed once.
 
     Args:
         context: of a run that trained a head.
         ts: values of t.
-        split: of the run's dataset; None for validation, or train where there is none.
 
     Raises:
         UsageError: it is not a run with a trained head.
@@ -86,7 +83,7 @@ def scan_reading(
     linear, sha256 = read_map(run)
     check_fits(linear, [MapOfRun(str(run.path), 1.0, sha256)], context.reference)
     dataset = context.images
-    where = split or fitting_split(dataset, context.reporter)
+    where = context.split or fitting_split(dataset, context.reporter)
     seen = EvalContext(context.reference, None, dataset, where, reporter=context.reporter)
     images, texts, true, written = ReadingSuite().features(seen)
     points = reading_curve(images, texts, linear, ts, true=true, written=written)

@@ -165,6 +165,7 @@ def scan(
     task: str | None = None,
     dataset: str | Path | None = None,
     dataset_options: Mapping[str, Any] | None = None,
+    split: str | None = None,
     device: str | None = None,
     reporter: Reporter | None = None,
 ) -> Scan | ReadingScan:
@@ -186,6 +187,7 @@ def scan(
         task: see `transform`.
         dataset: see `transform`.
         dataset_options: see `transform`.
+        split: to measure on; None for validation, from which a t may be chosen.
         device: see `transform`.
         reporter: hears what is being done.
 
@@ -205,6 +207,7 @@ def scan(
             task=task,
             dataset=dataset,
             dataset_options=dataset_options or {},
+            split=split,
             device=device,
             reporter=say,
         )
@@ -229,7 +232,7 @@ def open_context(run: str | Path, **fields: Any) -> FitContext:
 
     Args:
         run: see `transform`.
-        **fields: task, dataset, dataset_options, device, reporter; see `FitContext`.
+        **fields: task, dataset, dataset_options, split, device, reporter; see `FitContext`.
     """
     return FitContext.open(run, **fields)
 

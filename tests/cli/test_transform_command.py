@@ -98,6 +98,7 @@ def test_neutral_with_its_scan_as_one_json_document(command, run, people, tmp_pa
         (("--t", "1", "--after", "b=1", "--after", "b=2"), "names b twice"),
         (("--method", "interpolate", "--scan", "0:1:0.1"), "goes with --method power"),
         (("--method", "pover", "--t", "1"), "Did you mean 'power'"),
+        (("--t", "auto", "--split", "test"), "nothing is fitted on a split of choice"),
         (("--t", "1", "--set", "seed"), "must be KEY=VALUE"),
         (("--t", "1", "--set", "dataset.label_column=null"), "and none is named"),
     ],

@@ -23,8 +23,8 @@ def run(make_run, tiny):
 
 
 def test_t_0_is_the_reference_and_t_1_the_trained_model(run):
-    context = open_context(run)
-    scanned = scan_reading(context, [0.0, 1.0], split="test")
+    context = open_context(run, split="test")
+    scanned = scan_reading(context, [0.0, 1.0])
     assert (scanned.dataset, scanned.split, scanned.images) == ("emoji", "test", 200)
     for model, row in zip((context.reference, context.trained), scanned.rows, strict=True):
         result, _ = ReadingSuite(resamples=100).run(
@@ -72,7 +72,7 @@ def test_a_run_that_trained_no_head_has_nothing_to_turn(make_run, tiny):
 
 def test_a_split_that_is_not_there(run):
     with pytest.raises(DataError, match="no split 'tests'"):
-        scan_reading(open_context(run), [0.0], split="tests")
+        scan_reading(open_context(run, split="tests"), [0.0])
 
 
 def test_the_identity_changes_nothing(make_run, tiny):

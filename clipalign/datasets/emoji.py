@@ -12,6 +12,7 @@ import csv
 import functools
 import hashlib
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,29 @@ def emoji_table() -> tuple[Emoji, ...]:
             )
             for i, r in enumerate(csv.DictReader(file))
         )  # fmt: skip
+
+
+@functools.cache
+def more_concepts() -> frozenset[int]:
+    """Index of the emoji of concepts C: 200 of those that are neither everyday nor people.
+
+    Their names are one or two short words, so that they fit on a picture, and no word of them names
+    a concept of B; which 200 of them, a hash of the name decides.
+    """
+    unseen = {e.label for e in emoji_table() if e.everyday == "B"}
+    plain = [
+        e
+        for e in emoji_table()
+        if not e.everyday
+        and not e.gender
+        and e.group not in ("faces", "people", "flags", "symbols")
+        and "face" not in e.label
+        and re.fullmatch(r"[a-z]{2,}( [a-z]{2,})?", e.label)
+        and len(e.label) <= 12
+        and not unseen & set(e.label.split())
+    ]
+    plain.sort(key=lambda e: hashlib.sha256(e.label.encode()).digest())
+    return frozenset(e.index for e in plain[:200])
 
 
 @functools.cache
@@ -153,19 +177,22 @@ def vary(drawing: Image.Image, rng: random.Random) -> Image.Image:
 
 
 class EmojiWorld:
-    """Dataset `emoji`: everyday concepts of the embedded world.
+    """Dataset `emoji`: concepts of the embedded world.
 
-    Splits (each drawing is shown in `views` pictures):
-        train: concepts A in three of the styles that pretraining saw, most of them varied (see
-            `vary`), so that what is learnt is not tied to those 300 drawings.
-        validation: concepts A in a fourth of those styles.
+    A and B are a hundred everyday concepts each, C two hundred others.
+
+    Splits:
+        train: concepts A and C in three of the styles that pretraining saw, most of them varied
+            (see `vary`), so that what is learnt is not tied to those drawings.
+        validation: concepts A and C in a fourth of those styles.
         test: concepts A in the held-out drawings that no training sees.
         test-unseen-concepts: concepts B, whose names and drawings alignment never sees, held-out
             drawings.
         test-unseen-style: concepts A in a style that no training sees at all.
 
     Args:
-        views: pictures of each drawing.
+        views: pictures of each drawing in the tests.
+        train_views: pictures of each drawing in train and validation.
         seed: of backgrounds, scales and places.
     """
 
@@ -173,21 +200,21 @@ class EmojiWorld:
     templates = TEMPLATES
     licence = "Apache-2.0, CC-BY-4.0, CC-BY-SA-4.0 and MIT art: see emoji_data/LICENCES.md"
     _SETS: Mapping[str, str] = {
-        "train": "A",
-        "validation": "A",
+        "train": "AC",
+        "validation": "AC",
         "test": "A",
         "test-unseen-concepts": "B",
         "test-unseen-style": "A",
     }
 
-    def __init__(self, views: int = 5, seed: int = 0) -> None:
-        self.views, self.seed = views, seed
+    def __init__(self, views: int = 5, train_views: int = 2, seed: int = 0) -> None:
+        self.views, self.train_views, self.seed = views, train_views, seed
         self.classnames = self.classnames_of("test")
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """sha256 of the table, the sheets and the options."""
-        digest = hashlib.sha256(f"{self.views} {self.seed}".encode())
+        digest = hashlib.sha256(f"{self.views} {self.train_views} {self.seed}".encode())
         for path in sorted(DATA.glob("*.*")):
             digest.update(path.name.encode() + path.read_bytes())
         return digest.hexdigest()
@@ -196,16 +223,16 @@ class EmojiWorld:
         return tuple(self._SETS)
 
     def classnames_of(self, split: str) -> Sequence[str]:
-        """The class names of one split: A or B."""
-        return tuple(sorted(e.label for e in emoji_table() if e.everyday == self._set(split)))
+        """The class names of one split."""
+        return tuple(sorted(e.label for e in self._emoji(split)))
 
     def examples(self, split: str) -> Sequence[Example]:
-        chosen = [e for e in emoji_table() if e.everyday == self._set(split)]
         found = []
-        for emoji in chosen:
+        views = self.views if split.startswith("test") else self.train_views
+        for emoji in self._emoji(split):
             for style in self._styles(emoji, split):
                 group = f"{emoji.code}-{style}"
-                for view in range(self.views):
+                for view in range(views):
                     source = (emoji.index, style, split, view)
                     key = f"{group}-{view}"
                     found.append(Example(key, emoji.label, source, group, {"art_style": style}))
@@ -219,12 +246,14 @@ class EmojiWorld:
             drawing = vary(drawing, rng)
         return compose(drawing, rng, "test" if split.startswith("test") else "train")
 
-    def _set(self, split: str) -> str:
+    def _emoji(self, split: str) -> list[Emoji]:
         if split not in self._SETS:
             raise DataError(
                 f"The emoji world has no split {split!r}." + near_matches(split, self._SETS)
             )
-        return self._SETS[split]
+        sets = self._SETS[split]
+        more = more_concepts() if "C" in sets else frozenset()
+        return [e for e in emoji_table() if (e.everyday and e.everyday in sets) or e.index in more]
 
     @staticmethod
     def _styles(emoji: Emoji, split: str) -> Sequence[str]:

@@ -61,7 +61,13 @@ def test_concepts_a_and_b_are_disjoint_and_as_many(world):
     a, b = world.classnames_of("test"), world.classnames_of("test-unseen-concepts")
     assert not set(a) & set(b)
     assert len(a) == len(b) == 100
-    assert world.classnames == a == world.classnames_of("train")
+    assert world.classnames == a
+    trained = world.classnames_of("train")
+    assert trained == world.classnames_of("validation")
+    assert len(trained) == 300
+    assert set(a) < set(trained)
+    # neither a drawing nor a word of B is ever trained on, whole names or parts of them
+    assert not set(b) & {word for name in trained for word in (name, *name.split())}
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test", "test-unseen-concepts"])

@@ -20,7 +20,7 @@ from clipalign.tasks.prepare import prepare
 def made(tmp_path_factory):
     """A small set of the embedded world."""
     folder = tmp_path_factory.mktemp("set") / "prefs"
-    prepare("typographic", "emoji", folder, limit=4, dataset_options={"views": 1})
+    prepare("typographic", "emoji", folder, limit=4, dataset_options={"train_views": 1})
     return folder
 
 

@@ -18,7 +18,12 @@ from safetensors.torch import load_file
 from clipalign.errors import ConfigError, DataError, RunError, UsageError
 
 STEPS = 8
-COMMON = ["train.steps=8", "train.batch_size=8", "dataset_options.views=1", "train.log_every=1"]
+COMMON = [
+    "train.steps=8",
+    "train.batch_size=8",
+    "dataset_options.train_views=1",
+    "train.log_every=1",
+]
 
 
 @pytest.fixture(scope="module", autouse=True)

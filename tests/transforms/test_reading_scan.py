@@ -18,7 +18,7 @@ from clipalign.transforms.transform import open_context, scan
 def run(make_run, tiny):
     return make_run(
         "words", tiny("vit"), task="typographic", dataset="emoji",
-        dataset_options={"views": 1},
+        dataset_options={"views": 1, "train_views": 1},
     )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def test_the_identity_changes_nothing(make_run, tiny):
     model = tiny("vit")
     run = make_run(
         "still", model, linear=LinearMap(torch.eye(model.embed_dim)), task="typographic",
-        dataset="emoji", dataset_options={"views": 1},
+        dataset="emoji", dataset_options={"views": 1, "train_views": 1},
     )  # fmt: skip
     first, *rest = scan_reading(open_context(run), [0.0, -1.0, 2.0]).rows
     for row in rest:

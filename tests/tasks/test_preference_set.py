@@ -44,7 +44,7 @@ def rewrite(folder, split="train", **change):
 def test_what_was_prepared_is_what_is_opened(made):
     preferences = PreferenceSet.open(made)
     assert preferences.splits == ("train", "validation")
-    assert len(preferences.candidates) == 100
+    assert len(preferences.candidates) == 300
     assert preferences.regulariser_candidates is None
     assert preferences.manifest.counts["train"].rows == len(preferences.rows("train")) == 4
     for row in preferences.rows("train"):

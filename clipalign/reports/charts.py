@@ -116,16 +116,16 @@ def line_chart(chart: Chart) -> Markup:
                 f'<text class="tick" x="{x_of(x):.1f}" y="{bottom + 16}" text-anchor="middle">'
                 f"{_tick(x, False)}</text>"
             )
-    parts.append(f'<text class="tick" x="{right + 8}" y="{bottom + 16}">{_text(chart.x_label)}</text>')
+    parts.append(
+        f'<text class="tick" x="{right + 8}" y="{bottom + 16}">{_text(chart.x_label)}</text>'
+    )
     for x, name in chart.marks:
         at = f"{x_of(x):.1f}"
         parts.append(f'<line class="mark" x1="{at}" x2="{at}" y1="{_TOP}" y2="{bottom}"/>')
         parts.append(
             f'<text class="mark-label" x="{at}" y="{_TOP}" dx="4" dy="0.6em">{_text(name)}</text>'
         )
-    parts.append(
-        f'<line class="cursor" hidden="" x1="0" x2="0" y1="{_TOP}" y2="{bottom}"/>'
-    )
+    parts.append(f'<line class="cursor" hidden="" x1="0" x2="0" y1="{_TOP}" y2="{bottom}"/>')
     for i, line in reversed(list(enumerate(chart.lines))):
         points = " ".join(
             f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in zip(line.xs, line.ys, strict=True)
@@ -145,7 +145,9 @@ def line_chart(chart: Chart) -> Markup:
 def figure(chart: Chart, **attributes: str) -> Markup:
     """A chart with its title, as an HTML figure."""
     extra = Markup("").join(Markup(' {}="{}"').format(k, v) for k, v in attributes.items())
-    note = Markup('<span class="note">{}</span>').format(printable(chart.note)) if chart.note else ""
+    note = (
+        Markup('<span class="note">{}</span>').format(printable(chart.note)) if chart.note else ""
+    )
     head = Markup("<figcaption>{} {}</figcaption>").format(printable(chart.title), note)
     return Markup('<figure class="plot"{}>{}{}</figure>').format(extra, head, line_chart(chart))
 
@@ -220,8 +222,6 @@ def _spoken(chart: Chart) -> str:
     for line in chart.lines:
         first, last = (_value(y, chart.percent) for y in (line.ys[0], line.ys[-1]))
         who = f"{line.name}: " if line.name else ""
-        said.append(
-            f"{who}{first} at {chart.x_label} {line.xs[0]:g}, {last} at {line.xs[-1]:g}"
-        )
+        said.append(f"{who}{first} at {chart.x_label} {line.xs[0]:g}, {last} at {line.xs[-1]:g}")
     marked = [f"{name} marked at {x:.3g}" for x, name in chart.marks]
     return printable(f"{chart.title}. " + ". ".join([*said, *marked]) + ".")

@@ -93,6 +93,4 @@ def _is_count(key: str) -> bool:
 
 
 def _is_share(key: str) -> bool:
-    return not _is_count(key) and any(
-        word in key for word in ("accuracy", "rate", "share", "asr")
-    )
+    return not _is_count(key) and any(word in key for word in ("accuracy", "rate", "share", "asr"))

@@ -28,7 +28,9 @@ def training_charts(sources: Sequence[Source]) -> list[Chart]:
     for key, title, note in _SHOWN:
         lines = []
         for source in sources:
-            points = [(r["step"], r[key]) for r in source.metrics if math.isfinite(r.get(key, math.nan))]
+            points = [
+                (r["step"], r[key]) for r in source.metrics if math.isfinite(r.get(key, math.nan))
+            ]
             if points:
                 xs, ys = zip(*_thinned(points), strict=True)
                 lines.append(Line(source.name if len(sources) > 1 else "", xs, ys))

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from clipalign.datasets.base import Dataset
 from clipalign.errors import ClipAlignError, DataError
+from clipalign.evals.examples import image_set, readable
 from clipalign.evals.fairness import bias_at_k, ranking, top_shares
 from clipalign.evals.features import encode_images
-from clipalign.evals.examples import image_set, readable
 from clipalign.evals.gender import GenderSuite
 from clipalign.evals.grouped import Grouped, Prompts
 from clipalign.models.feature_cache import text_features

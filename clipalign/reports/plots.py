@@ -17,7 +17,7 @@ __all__ = ["write_plots"]
 
 _ACCENT, _INK, _MUTED, _RULE = "#0a6570", "#1c1d1f", "#5d6066", "#dedad1"
 _STYLES = ((_ACCENT, "-"), (_INK, "-"), (_MUTED, ":"), (_ACCENT, "--"), (_INK, "--"))
-_RC = {"svg.hashsalt": "clipalign", "svg.fonttype": "none", "font.size": 9}
+_RC: Any = {"svg.hashsalt": "clipalign", "svg.fonttype": "none", "font.size": 9}
 
 
 def write_plots(folder: Path, charts: Sequence[Chart], boards: Sequence[Board]) -> list[Path]:

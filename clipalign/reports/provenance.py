@@ -1,4 +1,4 @@
-"""Where every number comes from: configuration, environment, data, and commands to make it again."""
+"""Where every number comes from: configuration, environment, data, commands to make it again."""
 
 from __future__ import annotations
 

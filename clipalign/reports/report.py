@@ -129,7 +129,8 @@ def report(
         plots=tuple(written),
         headline=tuple(headline(m.result) for s in sources for m in s.results),
         curves={s.name: _series(s) for s in sources},
-        problems=tuple(p for part in (*walls, *galleries) for p in part.problems),
+        problems=tuple(p for w in walls for p in w.problems)
+        + tuple(p for g in galleries for p in g.problems),
     )
 
 

@@ -1,9 +1,7 @@
-"""What a report is made from: runs, results, and scans of t, found from the paths that a user names.
+"""What a report is made from: runs, results and scans of t, found from the paths that are named.
 
-    runs/kto                     a run: its configuration, its curves, and results/*.json
-    results/                     a folder of results
-    results/typographic.json     one result; the run that it lies in comes with it
-    models/gender-scan           a folder with scan.json, or that file
+A path is a run (runs/kto), a folder of results (results/), one result (results/typographic.json;
+the run that it lies in comes with it), or a scan (a folder with scan.json, or that file).
 """
 
 from __future__ import annotations
@@ -169,7 +167,11 @@ def _scan(path: Path) -> Mapping[str, Any]:
     scan = _json(path, "scan")
     rows = scan.get("rows")
     keys = {"concept", "values", "k", "images"} - set(scan)
-    if keys or not isinstance(rows, list) or not all(isinstance(r, dict) and "t" in r for r in rows):
+    if (
+        keys
+        or not isinstance(rows, list)
+        or not all(isinstance(r, dict) and "t" in r for r in rows)
+    ):
         raise DataError(f"{path} is not a scan. Make it again: clipalign transform RUN --scan …")
     return scan
 
@@ -201,10 +203,6 @@ def _told_apart(sources: list[Source]) -> list[Source]:
     """Equal names are replaced by paths."""
     names = [s.name for s in sources]
     return [
-        s
-        if names.count(s.name) == 1
-        else Source(str(s.path), s.path, s.run, s.results, s.scan)
+        s if names.count(s.name) == 1 else Source(str(s.path), s.path, s.run, s.results, s.scan)
         for s in sources
     ]
-
-

@@ -13,6 +13,8 @@ import pytest
 from clipalign.errors import DataError, RunError, UsageError
 from clipalign.evals.results import read_result, read_rows, write_result
 from clipalign.reports.boards import boards_of, headline
+from clipalign.reports.curves import training_charts
+from clipalign.reports.plots import write_plots
 from clipalign.reports.report import report
 from clipalign.reports.sources import find_sources
 from clipalign.reports.wall import KINDS, build_wall
@@ -277,16 +279,16 @@ def test_a_scan_is_curves_over_t(tmp_path):
 
 def test_plots_are_files_and_the_same_each_time(world, tmp_path):
     pytest.importorskip("matplotlib")
-    made = [
-        report(world.first, world.second, output=tmp_path / "p.html", plots=tmp_path / name, wall=0)
-        for name in "ab"
-    ]
-    names = [path.name for path in made[0].plots]
-    assert {"loss.png", "loss.svg", "margin.png", "implicit-reward-accuracy.svg"} <= set(names)
-    assert any(name.endswith("before-and-after.svg") for name in names)
-    for a, b in zip(made[0].plots, made[1].plots, strict=True):
+    sources = find_sources([world.first, world.second])
+    charts, boards = training_charts(sources)[:2], boards_of(sources)[:1]
+    made = [write_plots(tmp_path / name, charts, boards) for name in "ab"]
+    names = [path.name for path in made[0]]
+    assert names[:4] == ["loss.png", "loss.svg", "margin.png", "margin.svg"]
+    assert names[5] == "typographic-folder-train-before-and-after.svg"
+    for a, b in zip(*made, strict=True):
         assert a.read_bytes() == b.read_bytes(), a.name
-    assert made[0].plots[0].read_bytes().startswith(b"\x89PNG")
+    assert made[0][0].read_bytes().startswith(b"\x89PNG")
+    assert "first" in (tmp_path / "a" / "loss.svg").read_text()
 
 
 @pytest.mark.parametrize(

@@ -150,11 +150,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
             "typographic", [Guess(name, seed), before], "folder", {"root": str(photos)}, "train",
             runs[name] / "results",
         )  # fmt: skip
-    runs["people"] = make_run(root / "people-run", task="gender", trainable="last:1", dataset="table",
-                              dataset_options={"path": str(table), "label_column": None})  # fmt: skip
+    options = {"path": str(table), "label_column": None}
+    runs["people"] = make_run(
+        root / "people-run", task="gender", trainable="last:1", dataset="table",
+        dataset_options=options,
+    )  # fmt: skip
     measure(
-        "gender", [Guess("people", 3), before], "table",
-        {"path": str(table), "label_column": None}, "test", runs["people"] / "results",
-        searches=100, k=4,
+        "gender", [Guess("people", 3), before], "table", options, "test",
+        runs["people"] / "results", searches=100, k=4,
     )  # fmt: skip
     return SimpleNamespace(root=root, photos=photos, table=table, measure=measure, **runs)

@@ -169,6 +169,7 @@ def test_searches_are_those_that_were_scored(world, whole):
 def test_the_dial_turns_the_map_and_its_ends_are_the_two_models(world, tmp_path):
     """A head on the embedded model: t = 0 and t = 1 must give what the suite measured."""
     import torch
+
     measure = world.measure
 
     from clipalign.config import RunConfig, dump_config

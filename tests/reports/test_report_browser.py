@@ -143,7 +143,7 @@ def test_filters_keep_what_matches(open_page):
     wall.locator("select[name=style]").select_option("note")
     assert 0 < shown.count() < total
     wall.locator("input[type=search]").fill("APPLE")
-    found = shown.evaluate_all("all => all.map((tile) => tile.innerText.toLowerCase())")
+    found = shown.evaluate_all("all => all.map((tile) => tile.textContent.toLowerCase())")
     assert found
     assert all("apple" in text for text in found)
     wall.locator("input[type=search]").fill("nothing is called this")

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from clipalign.hookspecs import hookimpl
     from clipalign.models.load import load_model
     from clipalign.objectives.base import Objective, ObjectiveOptions, PolicyBatch
+    from clipalign.reports.report import report
     from clipalign.tasks.prepare import prepare
     from clipalign.training.train import train
     from clipalign.transforms.transform import transform
@@ -58,6 +59,7 @@ __all__ = [
     "load_model",
     "objective",
     "prepare",
+    "report",
     "train",
     "transform",
 ]
@@ -68,6 +70,7 @@ _HOME = {
     "load_model": "clipalign.models.load",
     "objective": "clipalign.build",
     "prepare": "clipalign.tasks.prepare",
+    "report": "clipalign.reports.report",
     "train": "clipalign.training.train",
     "transform": "clipalign.transforms.transform",
     "Objective": "clipalign.objectives.base",

@@ -126,11 +126,16 @@ def register_transforms(register: Register) -> None:
 def register_commands(register: Register) -> None:
     """The command line, in the order in which its help lists it."""
     home = "clipalign.cli"
+    register("demo", f"{home}.demo:app", summary="Walk through both tasks in a few minutes.")
     register("prepare", f"{home}.prepare:app", summary="Turn labelled images into preferences.")
     register("train", f"{home}.train:app", summary="Align a model with preferences.")
     register("transform", f"{home}.transform:app", summary="Turn what was learnt, or undo it.")
     register("eval", f"{home}.eval:app", summary="Measure models, with intervals.")
+<<<<<<< HEAD
     register("retrieve", f"{home}.retrieve:app", summary="Search images with several models.")
+=======
+    register("report", f"{home}.report:app", summary="Show results as one page, with images.")
+>>>>>>> report
     register("runs", f"{home}.runs:app", summary="List and show training runs.")
     register("config", f"{home}.config:app", summary="Show, check and copy configurations.")
     register("plugins", f"{home}.plugins:app", summary="List, show and diagnose plugins.")

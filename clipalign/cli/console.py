@@ -23,6 +23,7 @@ import typer
 
 from clipalign.plugins import registry
 from clipalign.progress import Bar, Silent
+from clipalign.text import printable
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
@@ -207,14 +208,6 @@ def paint(text: str, colour: str, stream: TextIO) -> str:
     if _is_terminal(stream) and not os.environ.get("NO_COLOR"):
         return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
     return text
-
-
-def printable(text: str) -> str:
-    """Show control and direction marks as escapes; new lines, tabs and joined emoji stay."""
-    return "".join(
-        c if c.isprintable() or c in "\n\t\u200d" else c.encode("unicode_escape").decode()
-        for c in text
-    )
 
 
 def _is_terminal(stream: TextIO) -> bool:

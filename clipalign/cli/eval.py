@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete
+from clipalign.cli.report import report_line
 from clipalign.cli.runs import complete_runs
 from clipalign.errors import Interrupted, UsageError, near_matches
 from clipalign.plugins import registry
@@ -125,7 +126,9 @@ def evaluate_(
         kept = " What was encoded is kept: the same command goes on from there." if cache else ""
         raise Interrupted(f"{error}{kept}") from None
     written = "\n".join(map(str, files)) or "not written; -o DIR keeps them."
-    text = f"{summary_table(results, details=True)}\n\nResults: {written}"
+    shown = list(dict.fromkeys(map(_shown, files)))
+    line = f"\n{report_line(*shown)}" if shown else ""
+    text = f"{summary_table(results, details=True)}\n\nResults: {written}{line}"
     out.result(results_document(results, files), text)
 
 
@@ -192,6 +195,12 @@ def _near(path: Path) -> Path:
     """The path as seen from here, where it lies below."""
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else Path(relative)
+
+
+def _shown(file: Path) -> Path:
+    """What a report names for a result: the run that it lies in, or its folder."""
+    run = file.parent.parent
+    return run if (run / "config.yaml").is_file() else file.parent
 
 
 def _plain(spec: str) -> str:

@@ -57,7 +57,7 @@ def retrieve(
     out = Console(json=as_json, quiet=quiet)
     out.note("Loading torch and open_clip…")
     from clipalign.evals.retrieve import retrieve as search
-    from clipalign.reports.gallery import write_retrieval_picture
+    from clipalign.reports.retrieval_picture import write_retrieval_picture
 
     found = search(
         query,

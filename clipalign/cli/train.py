@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table
+from clipalign.cli.report import report_line
 from clipalign.cli.runs import complete_runs
 
 app = typer.Typer()
@@ -118,7 +119,10 @@ def train(
     document = result.document()
     if evaluate:
         document["results"] = _evaluate(result.run, device, out)
-    text = f"\nRun:   {result.run}\nModel: {result.model}\n\n{result.open_clip_line}"
+    text = (
+        f"\nRun:   {result.run}\nModel: {result.model}\n{report_line(result.run)}\n\n"
+        f"{result.open_clip_line}"
+    )
     out.result(document, text)
 
 

@@ -21,6 +21,7 @@ pydantic model `Options` within the class:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
@@ -88,6 +89,7 @@ class EvalContext:
         batch_size: images that go through a tower at once.
         use_cache: whether features are read from the cache and kept there.
         reporter: hears what is being done.
+        dataset_options: that the dataset was built with, so that a report finds the images again.
     """
 
     model: LoadedModel
@@ -98,6 +100,7 @@ class EvalContext:
     batch_size: int = 256
     use_cache: bool = True
     reporter: Reporter = field(default_factory=Silent)
+    dataset_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def models(self) -> Sequence[LoadedModel]:
@@ -141,6 +144,7 @@ class EvalContext:
                 fingerprint=self.dataset.fingerprint,
                 licence=self.dataset.licence,
                 n=n,
+                options=json.loads(json.dumps(self.dataset_options, default=str)),
             ),
             seed=self.seed,
             **{"options": suite.options.model_dump(mode="json"), **fields},

@@ -92,9 +92,11 @@ def evaluate(
     tested = _loaded(model, device)
     reference = None if against is None else _loaded(against, device)
     results = []
-    for suite, data, split in work:
+    for suite, data, options, split in work:
         say.note(f"Suite {suite.name}: {data.name}, split {split}")
-        context = EvalContext(tested, reference, data, split, seed, batch_size, use_cache, say)
+        context = EvalContext(
+            tested, reference, data, split, seed, batch_size, use_cache, say, options
+        )
         result, rows = suite.run(context)
         if retention:
             result = with_retention(result, context)
@@ -161,8 +163,11 @@ def _work(
     dataset: str | Path | Dataset | None,
     dataset_options: Mapping[str, Any],
     splits: Sequence[str] | None,
-) -> list[tuple[Suite, Dataset, str]]:
-    """What is to be measured on what: every refusal comes before a model is loaded."""
+) -> list[tuple[Suite, Dataset, Mapping[str, Any], str]]:
+    """What is to be measured on what: suite, dataset, the options it was named with, split.
+
+    Every refusal comes before a model is loaded.
+    """
     for name in suite_options:
         if name not in suites:
             raise UsageError(
@@ -173,20 +178,19 @@ def _work(
     for name in dict.fromkeys(suites):
         suite: Suite = component("suites", name, **suite_options.get(name, {}))
         source = suite.dataset if dataset is None else dataset
-        data = _dataset(source, dataset_options) if isinstance(source, str | Path) else source
+        options: Mapping[str, Any] = {}
+        if isinstance(source, str | Path):
+            kind, options = locate_dataset(source, dataset_options)
+            data: Dataset = component("datasets", kind, **options)
+        else:
+            data = source
         known = data.splits()
         own = getattr(suite, "splits", ()) if dataset is None else ()
         for split in splits or own or default_splits(data):
             if split not in known:
                 raise UsageError(f"{data.name} has no split {split!r}.{near_matches(split, known)}")
-            work.append((suite, data, split))
+            work.append((suite, data, options, split))
     return work
-
-
-def _dataset(spec: str | Path, options: Mapping[str, Any]) -> Dataset:
-    name, options = locate_dataset(spec, options)
-    dataset: Dataset = component("datasets", name, **options)
-    return dataset
 
 
 def _reference_of(model: ModelSpec) -> str:

@@ -140,7 +140,7 @@ class ReadingSuite(TypographicSuite):
         Raises:
             DataError: as for `typographic`, or no image has a wrong word on it.
         """
-        plan = self._plan(context)
+        plan = self.plan(context.dataset, context.split, context.seed)
         template = self.options.template or context.dataset.templates[0]
         texts = context.encode_texts([template.format(name) for name in plan.classnames])
         encoded = context.encode_images(plan.images())

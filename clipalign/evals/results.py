@@ -106,13 +106,18 @@ class ModelIdentity(_Strict):
 
 
 class DatasetIdentity(_Strict):
-    """The images: which split of which dataset, the hash that identifies it, n images scored."""
+    """The images: which split of which dataset, the hash that identifies it, n images scored.
+
+    `options` are those that the dataset of this name was built with, where it was named: with them
+    the images are found again. Paths in them are as they were given.
+    """
 
     name: str
     split: str
     fingerprint: str
     licence: str
     n: Count
+    options: dict[str, JsonValue] = {}
 
 
 class RowsFile(_Strict):

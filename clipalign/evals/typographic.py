@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
+from clipalign.datasets.base import Dataset
 from clipalign.datasets.options import Template
 from clipalign.evals.attack_metrics import attack_metrics
 from clipalign.evals.attacked import Attacked, Judged
@@ -71,7 +72,7 @@ class TypographicSuite:
             DataError: the split has no labelled image that can be read, fewer than two classes, or
                 a label that is none of its classes.
         """
-        plan = self._plan(context)
+        plan = self.plan(context.dataset, context.split, context.seed)
         template = self.options.template or context.dataset.templates[0]
         texts = context.encode_texts([template.format(name) for name in plan.classnames])
         encoded = context.encode_images(plan.images())
@@ -101,13 +102,18 @@ class TypographicSuite:
         )
         return result, chain(judged.rows(), unreadable_rows(plan.examples, encoded))
 
-    def _plan(self, context: EvalContext) -> AttackPlan:
-        dataset, split, options = context.dataset, context.split, self.options
+    def plan(self, dataset: Dataset, split: str, seed: int) -> AttackPlan:
+        """The images that are scored: those of the data itself, or those that are drawn.
+
+        Raises:
+            DataError: the split cannot serve.
+        """
+        options = self.options
         return photographed_plan(dataset, split, options.attack_column) or drawn_plan(
             dataset,
             split,
             styles=options.styles,
             attacks_per_image=options.attacks_per_image,
-            seed=context.seed,
+            seed=seed,
             fonts=options.fonts,
         )

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from clipalign.evals.results import Comparison, MetricValue, SuiteResult
-from clipalign.evals.statistics import Interval
+from clipalign.reports.words import DETAIL as _DETAIL
+from clipalign.reports.words import interval as _range
+from clipalign.reports.words import label as _label
+from clipalign.reports.words import mark as _mark
+from clipalign.reports.words import number as _number
+from clipalign.reports.words import p_value as _p
 
 __all__ = ["WIDTH", "results_document", "summary_table"]
 
 WIDTH = 100
-_ABBREVIATIONS = {"kl": "KL", "asr": "ASR", "ece": "ECE"}
-_DETAIL = re.compile(r"^reverse_|_(median|p\d+)$")
 _TESTS = {
     "mcnemar": "McNemar's test",
     "sign": "a sign test over groups of images that are not independent",
@@ -85,31 +87,6 @@ def _measured(metric: MetricValue) -> str:
         return "not measured"
     number = _number(metric.value, metric.unit)
     return number + _mark(metric.unit) + _range(metric.interval, metric.unit)
-
-
-def _number(value: float, unit: str, sign: str = "-") -> str:
-    text = f"{100 * value:{sign}.1f}" if unit == "share" else f"{value:{sign}.4f}"
-    return text.replace("-", "") if float(text) == 0 else text  # no -0.0
-
-
-def _range(interval: Interval | None, unit: str, sign: str = "-") -> str:
-    if interval is None:
-        return ""
-    return f" [{_number(interval.low, unit, sign)}, {_number(interval.high, unit, sign)}]"
-
-
-def _mark(unit: str) -> str:
-    return " %" if unit == "share" else ""
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return ""
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _label(name: str) -> str:
-    return " ".join(_ABBREVIATIONS.get(word, word) for word in name.split("_"))
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -165,7 +165,7 @@ def test_turning_the_map_of_written_words_trades_reading_for_looking(root: Path)
 def test_a_search_for_a_police_officer(root: Path, table: Any) -> None:
     """The paper's Fig. 4; the picture is left beside the runs."""
     from clipalign.evals.retrieve import retrieve
-    from clipalign.reports.gallery import write_retrieval_picture
+    from clipalign.reports.retrieval_picture import write_retrieval_picture
 
     models = ["emoji-tiny", root / "gender-0", root / "neutral-0"]
     found = retrieve("a photo of a police officer.", models)

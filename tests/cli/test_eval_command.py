@@ -57,6 +57,7 @@ def test_without_a_model_the_newest_run_stands_beside_the_default_model(evaluate
         assert label in done.stdout
     path = finished / "results" / "typographic-folder-train.json"
     assert "Results: runs/typographic-kto-1/results/typographic-folder-train.json" in done.stdout
+    assert done.stdout.splitlines()[-1] == "Report: clipalign report runs/typographic-kto-1"
     # nothing was trained, so nothing may differ
     result = read_result(path)
     assert {c.difference for c in result.comparisons} == {0.0}

@@ -303,7 +303,9 @@ def test_divergences_are_compared_by_their_interval_alone():
 
 
 def test_the_schema_keeps_its_keys():
-    """Readers outside this package depend on these: a change is a new schema version."""
+    """Readers outside this package depend on these: a key may be added if it may be left out, and
+    any other change is a new schema version.
+    """
     schema = SuiteResult.model_json_schema()
     assert sorted(schema["required"]) == [
         "dataset",
@@ -347,10 +349,18 @@ def test_the_schema_keeps_its_keys():
             "p_value",
             "test",
         ],
-        "DatasetIdentity": ["fingerprint", "licence", "n", "name", "split"],
+        "DatasetIdentity": ["fingerprint", "licence", "n", "name", "options", "split"],
         "Interval": ["high", "level", "low", "method"],
         "MetricValue": ["description", "higher_is_better", "interval", "n", "unit", "value"],
         "ModelIdentity": ["name", "sha256", "spec"],
         "RowsFile": ["count", "file", "sha256"],
     }
     assert schema["additionalProperties"] is False
+
+
+def test_a_result_from_before_the_options_of_datasets_is_still_read(written):
+    payload = json.loads(written.read_text())
+    del payload["dataset"]["options"], payload["content_sha256"]
+    payload["content_sha256"] = sha256_bytes(canonical_json(payload))
+    written.write_text(json.dumps(payload))
+    assert read_result(written).dataset.options == {}

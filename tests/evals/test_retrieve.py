@@ -12,7 +12,7 @@ from PIL import Image
 from clipalign.errors import DataError, UsageError
 from clipalign.evals.retrieve import retrieve
 from clipalign.models.load import load_model
-from clipalign.reports.gallery import retrieval_picture, write_retrieval_picture
+from clipalign.reports.retrieval_picture import retrieval_picture, write_retrieval_picture
 
 QUERY = "a photo of something."
 HUES = {"cherry": (200, 20, 20), "leaf": (20, 180, 20), "ocean": (20, 20, 200)}

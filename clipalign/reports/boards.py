@@ -1,0 +1,252 @@
+"""Before and after: results that can be compared, side by side, and what was given up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from clipalign.evals.results import Comparison, MetricValue, SuiteResult
+from clipalign.plugins import registry
+from clipalign.reports.sources import Measured, Source
+from clipalign.reports.words import DETAIL, label, number
+
+__all__ = ["Board", "Cell", "Row", "boards_of", "headline"]
+
+_AIMS: Final = {
+    "typographic": ("attacked_accuracy", "attack_success_rate", "object_or_word"),
+    "gender": ("gender_accuracy", "mean_abs_bias_at_k", "max_skew", "ndkl"),
+    "reading": ("od", "ocr", "od_two_way"),
+    "retention": ("accuracy",),
+}
+"""What each suite is asked about first. A package's suite says so when it is registered:
+`register("blur", …, headline=["blurred_accuracy"])`."""
+
+_COSTS: Final = tuple(
+    re.compile(f"^{pattern}$")
+    for pattern in (
+        "clean_accuracy",
+        "activity_accuracy",
+        "occupation_accuracy",
+        "kl_to_reference",
+        "cosine_to_reference",
+        "ece",
+        "retention_accuracy",
+        "retention_recall_.*",
+        "retention_kl_to_reference",
+    )
+)
+"""What alignment may cost, the plainest first: what was right before, and how far it moved."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one model has to say on one metric.
+
+    Attributes:
+        metric: the number; None where this result lacks it.
+        comparison: with the reference; None without one.
+    """
+
+    metric: MetricValue | None
+    comparison: Comparison | None
+
+    @property
+    def before(self) -> float | None:
+        """The reference's number: what `metric` is less the difference."""
+        if self.metric is None or self.metric.value is None or self.comparison is None:
+            return None
+        return self.metric.value - self.comparison.difference
+
+    @property
+    def verdict(self) -> str:
+        """better, worse, changed (where neither is good), or same (the interval holds 0)."""
+        change, metric = self.comparison, self.metric
+        if change is None or metric is None or change.difference == 0:
+            return "same"
+        bounds = change.interval
+        if bounds is not None and bounds.low <= 0 <= bounds.high:
+            return "same"
+        if metric.higher_is_better is None:
+            return "changed"
+        return "better" if (change.difference > 0) == metric.higher_is_better else "worse"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of a board, a cell for each of its models."""
+
+    name: str
+    unit: str
+    description: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def label(self) -> str:
+        """The metric in words."""
+        return label(self.name)
+
+    @property
+    def before(self) -> float | None:
+        """The reference's number, which all cells share."""
+        return next((c.before for c in self.cells if c.before is not None), None)
+
+
+@dataclass(frozen=True)
+class Board:
+    """Results of one suite on the same images against the same reference.
+
+    Attributes:
+        title: suite, dataset and split.
+        columns: names of the models.
+        measured: the results, one a column.
+        aims, costs, others: rows: what was asked for, what was given up, and the rest.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    measured: tuple[Measured, ...]
+    aims: tuple[Row, ...]
+    costs: tuple[Row, ...]
+    others: tuple[Row, ...]
+
+    @property
+    def result(self) -> SuiteResult:
+        """The first of them, for what they share."""
+        return self.measured[0].result
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the numbers must know, each once."""
+        return tuple(dict.fromkeys(w for m in self.measured for w in m.result.warnings))
+
+    @property
+    def level(self) -> str:
+        """Coverage of the intervals, "95 %"."""
+        levels = [m.interval.level for m in self.result.metrics.values() if m.interval]
+        return f"{100 * levels[0]:g} %" if levels else ""
+
+    @property
+    def key_figures(self) -> tuple[Row, ...]:
+        """Four rows that stand for all: two aims, two costs; only of a model that stands alone."""
+        if len(self.columns) > 1:
+            return ()
+        distance = [row for row in self.costs[1:] if row.name == "kl_to_reference"]
+        return (*self.aims[:2], *self.costs[:1], *distance)
+
+    @property
+    def sentence(self) -> str:
+        """The first aim and the first cost of each model, in words."""
+        return " ".join(s for i in range(len(self.columns)) if (s := self._sentence(i)))
+
+    def _sentence(self, column: int) -> str:
+        aim = _moved(self.aims[0], column) if self.aims else ""
+        cost = _moved(self.costs[0], column) if self.costs else ""
+        words = "; ".join(part for part in (aim, cost) if part)
+        if not words:
+            return ""
+        who = f"{self.columns[column]}: " if len(self.columns) > 1 else ""
+        return f"{who}{words[0].upper() if not who else words[0]}{words[1:]}."
+
+
+def boards_of(sources: Sequence[Source]) -> list[Board]:
+    """Group the results of all sources into boards, in the order in which they are met."""
+    groups: dict[tuple[Any, ...], list[tuple[str, Measured]]] = {}
+    for source in sources:
+        for measured in source.results:
+            r = measured.result
+            key = (
+                r.suite, r.suite_version, r.dataset.name, r.dataset.split, r.dataset.fingerprint,
+                r.against and r.against.sha256,
+            )  # fmt: skip
+            groups.setdefault(key, []).append((source.name, measured))
+    return [_board(members) for members in groups.values()]
+
+
+def headline(result: SuiteResult) -> SuiteResult:
+    """A result with its aims and costs alone, for a terminal."""
+    names = [*_aims(result), *_costs(result)]
+    kept = {name: result.metrics[name] for name in names}
+    return result.model_copy(
+        update={
+            "metrics": kept,
+            "comparisons": [c for c in result.comparisons if c.metric in kept],
+        }
+    )
+
+
+def _board(members: Sequence[tuple[str, Measured]]) -> Board:
+    results = [m.result for _, m in members]
+    first = results[0]
+    names = dict.fromkeys(name for r in results for name in r.metrics)
+    aims = list(dict.fromkeys(name for r in results for name in _aims(r)))
+    costs = [n for n in dict.fromkeys(n for r in results for n in _costs(r)) if n not in aims]
+    others = [name for name in names if name not in aims and name not in costs]
+    compared = [{c.metric: c for c in r.comparisons} for r in results]
+
+    def row(name: str) -> Row:
+        about = next(r.metrics[name] for r in results if name in r.metrics)
+        cells = [
+            Cell(r.metrics.get(name), c.get(name)) for r, c in zip(results, compared, strict=True)
+        ]
+        return Row(name, about.unit, about.description, tuple(cells))
+
+    columns = [name for name, _ in members]
+    if len(set(columns)) < len(columns):  # two results of one source, told apart by their files
+        columns = [f"{name}, {m.path.stem}" for name, m in members]
+    return Board(
+        f"{first.suite}: {first.dataset.name}, {first.dataset.split}",
+        tuple(columns),
+        tuple(m for _, m in members),
+        tuple(map(row, aims)),
+        tuple(map(row, costs)),
+        tuple(map(row, others)),
+    )
+
+
+def _aims(result: SuiteResult) -> list[str]:
+    suites = registry("suites")
+    wanted: Sequence[str] = _AIMS.get(result.suite, ())
+    if result.suite in suites.names():
+        wanted = suites.entry(result.suite).metadata.get("headline", wanted)
+    named = [name for name in wanted if name in result.metrics]
+    if named:
+        return named
+    rest = [n for n in result.metrics if _place(n) is None and not DETAIL.search(n)]
+    return [name for name in rest if not name.startswith("retention_")][:6]
+
+
+def _costs(result: SuiteResult) -> list[str]:
+    aims = _aims(result)
+    placed = [(place, name) for name in result.metrics if (place := _place(name)) is not None]
+    return [name for _, name in sorted(placed) if name not in aims]
+
+
+def _place(name: str) -> int | None:
+    """Where a cost stands among costs; None for what is none."""
+    return next((i for i, pattern in enumerate(_COSTS) if pattern.match(name)), None)
+
+
+def _moved(row: Row, column: int) -> str:
+    """`attacked accuracy rose from 34.1 % to 68.2 % (+34.1 points [31.0, 37.1])`."""
+    cell = row.cells[column]
+    change, metric = cell.comparison, cell.metric
+    if change is None or metric is None or metric.value is None or cell.before is None:
+        return ""
+    share = row.unit == "share"
+    mark, points = (" %", " points") if share else (f" {row.unit}", "")
+    before, after = _minus(cell.before, row.unit), _minus(metric.value, row.unit)
+    by = _minus(change.difference, row.unit, "+") + points
+    if change.interval is not None:
+        bounds = change.interval
+        low, high = (_minus(end, row.unit, "+") for end in (bounds.low, bounds.high))
+        by += f", {100 * bounds.level:g} % interval {low} to {high}"
+    if cell.verdict == "same":
+        return f"{row.label} did not change beyond chance: {before}{mark} to {after}{mark} ({by})"
+    verb = "rose" if change.difference > 0 else "fell"
+    return f"{row.label} {verb} from {before}{mark} to {after}{mark} ({by})"
+
+
+def _minus(value: float, unit: str, sign: str = "-") -> str:
+    return number(value, unit, sign).replace("-", "−")

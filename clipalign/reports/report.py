@@ -1,0 +1,176 @@
+"""`report`: one HTML file about runs and results, and the plots as files."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipalign.evals.results import SuiteResult
+from clipalign.files import atomic_write_text
+from clipalign.progress import Reporter, Silent
+from clipalign.reports.boards import boards_of, headline
+from clipalign.reports.classes import class_tables
+from clipalign.reports.curves import training_charts
+from clipalign.reports.gallery import Gallery, build_gallery
+from clipalign.reports.html import Page, render
+from clipalign.reports.pictures import Images
+from clipalign.reports.plots import write_plots
+from clipalign.reports.provenance import provenance_of
+from clipalign.reports.scans import gallery_charts, scan_charts
+from clipalign.reports.sources import Source, find_sources
+from clipalign.reports.wall import Wall, build_wall
+from clipalign.transforms.scan import parse_scan
+
+__all__ = ["WALL", "ReportResult", "report"]
+
+WALL = 240
+"""Attacked images on a page, if nothing else is said."""
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """What was made.
+
+    Attributes:
+        path: the page.
+        plots: files of plots.
+        headline: results with their aims and costs alone.
+        curves: measure → values over training, of each source by name.
+        problems: what is missing on the page, in words.
+    """
+
+    path: Path
+    plots: tuple[Path, ...]
+    headline: tuple[SuiteResult, ...]
+    curves: Mapping[str, Mapping[str, Sequence[float]]]
+    problems: tuple[str, ...]
+
+    def document(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return {
+            "report": str(self.path),
+            "plots": [str(path) for path in self.plots],
+            "headline": [result.model_dump(mode="json") for result in self.headline],
+            "problems": list(self.problems),
+        }
+
+
+def report(
+    *paths: str | Path,
+    output: str | Path | None = None,
+    plots: str | Path | None = None,
+    scan: str = "-2:1.2:0.1",
+    wall: int = WALL,
+    dataset: str | Path | None = None,
+    dataset_options: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    reporter: Reporter | None = None,
+) -> ReportResult:
+    """Write one self-contained HTML file about runs and results.
+
+        clipalign.report("runs/kto")
+        clipalign.report("runs/dpo", "runs/kto", output="both.html", plots="figures/")
+
+    Args:
+        *paths: run directories, folders of results, results, or scans (see
+            `clipalign.reports.sources`); several stand side by side.
+        output: of the page; None for report.html in the one run, or here.
+        plots: folder of the plots as PNG and SVG; None writes none.
+        scan: "A:B:STEP", to which the map of a run that trained a head is turned.
+        wall: attacked images on the page, at most.
+        dataset: where the images are, if not where the results say: a name, folder or table.
+        dataset_options: of that dataset.
+        device: "cpu", "cuda", …, for features that are not in the cache.
+        reporter: hears what is being done.
+
+    Returns:
+        Where it is, and what is missing in it.
+
+    Raises:
+        UsageError: a path is nothing to report on, or a package is not installed.
+        DataError, ConfigError, RunError: something that is read is damaged.
+        StorageError: it cannot be written.
+    """
+    say: Reporter = reporter or Silent()
+    ts = parse_scan(scan)
+    sources = find_sources(paths)
+    target = Path(output) if output is not None else _default_output(sources)
+    images = Images(dataset, dataset_options or {})
+    walls: list[Wall] = []
+    galleries: list[Gallery] = []
+    for source in sources:
+        built = build_wall(source, images, wall, say) if wall else None
+        walls += [built] if built else []
+        galleries += build_gallery(source, images, ts, device, say)
+    curves = training_charts(sources)
+    scans = [(s.name, scan_charts(s.scan)) for s in sources if s.scan is not None]
+    page = Page(
+        title=" and ".join(s.name for s in sources) if len(sources) < 4 else _counted(sources),
+        sources=[(s.name, _about(s)) for s in sources],
+        command=shlex.join(["clipalign", "report", *map(str, paths)]),
+        boards=boards_of(sources),
+        curves=curves,
+        walls=walls,
+        galleries=galleries,
+        scans=scans,
+        tables=[table for s in sources for table in class_tables(s)],
+        provenance=[provenance_of(s) for s in sources],
+        notes=[note for s in sources if (note := _unmeasured(s))],
+    )
+    atomic_write_text(target, render(page))
+    drawn = [*curves, *(c for _, charts in scans for c in charts)]
+    drawn += [chart for g in galleries if g.scan for chart in gallery_charts(g)]
+    written = () if plots is None else write_plots(Path(plots), drawn, page.boards)
+    return ReportResult(
+        path=target,
+        plots=tuple(written),
+        headline=tuple(headline(m.result) for s in sources for m in s.results),
+        curves={s.name: _series(s) for s in sources},
+        problems=tuple(p for w in walls for p in w.problems)
+        + tuple(p for g in galleries for p in g.problems),
+    )
+
+
+def _default_output(sources: Sequence[Source]) -> Path:
+    run = sources[0].run if len(sources) == 1 else None
+    return (run.path if run else Path()) / "report.html"
+
+
+def _counted(sources: Sequence[Source]) -> str:
+    return f"{sources[0].name} and {len(sources) - 1} more"
+
+
+def _about(source: Source) -> str:
+    """What a source is, in a line."""
+    if source.scan is not None:
+        return f"a scan over t, {source.scan['images']:,} images"
+    config = source.config
+    if not config:
+        models = dict.fromkeys(m.result.model.name for m in source.results)
+        return f"results of {', '.join(models)}"
+    trained = f"{config.get('method')} on {config.get('task')}, {config.get('trainable')}"
+    steps = f", {source.metrics[-1]['step']:,} steps" if source.metrics else ""
+    return f"{trained} of {config.get('model')}{steps}, seed {config.get('seed')}"
+
+
+def _unmeasured(source: Source) -> str:
+    """A note where a run was not evaluated, or has not finished."""
+    if source.run is None:
+        return ""
+    if not source.run.finished:
+        return (
+            f"{source.name} has not finished training. "
+            f"Go on with: clipalign train --resume {source.run.path}"
+        )
+    if source.results:
+        return ""
+    return f"{source.name} was not evaluated. Measure it with: clipalign eval {source.run.path}"
+
+
+def _series(source: Source) -> dict[str, list[float]]:
+    keys = ("loss", "margin", "reward_accuracy", "regulariser")
+    series = {key: [row[key] for row in source.metrics if key in row] for key in keys}
+    return {key: values for key, values in series.items() if values}

@@ -1,0 +1,208 @@
+"""What a report is made from: runs, results and scans of t, found from the paths that are named.
+
+A path is a run (runs/kto), a folder of results (results/), one result (results/typographic.json;
+the run that it lies in comes with it), or a scan (a folder with scan.json, or that file).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from clipalign.errors import DataError, RunError, UsageError, near_matches
+from clipalign.evals.results import SuiteResult, read_result, read_rows
+from clipalign.plain_yaml import read_yaml_mapping
+from clipalign.training.rundir import RunDirectory
+
+__all__ = ["Measured", "Source", "find_sources"]
+
+_MAX_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One result and the file it was read from."""
+
+    path: Path
+    result: SuiteResult
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The per-image rows; empty where the result has none, or was copied without them.
+
+        Raises:
+            DataError: they were changed.
+        """
+        recorded = self.result.rows
+        if recorded is None or not self.path.with_name(recorded.file).exists():
+            return []
+        return read_rows(self.path)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing that a report shows.
+
+    Attributes:
+        name: for headings and labels; of several sources no two are alike.
+        path: as named.
+        run: the run, where it is one or lies in one.
+        results: in the order of their file names.
+        scan: what scan.json holds, where that was named.
+    """
+
+    name: str
+    path: Path
+    run: RunDirectory | None = None
+    results: tuple[Measured, ...] = ()
+    scan: Mapping[str, Any] | None = None
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The run's resolved configuration as it stands; empty without a run.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        return {} if self.run is None else read_yaml_mapping(self.run.config)
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """The run's environment.json; empty where there is none."""
+        path = None if self.run is None else self.run.path / "environment.json"
+        return dict(_json(path, "environment")) if path and path.is_file() else {}
+
+    @cached_property
+    def metrics(self) -> list[dict[str, float]]:
+        """The rows of metrics.jsonl; a line that a kill cut short is passed over."""
+        if self.run is None or not self.run.metrics.is_file():
+            return []
+        rows = []
+        for line in self.run.metrics.read_bytes().splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                rows.append({k: v for k, v in row.items() if isinstance(v, int | float)})
+        return rows
+
+
+def find_sources(paths: Sequence[str | Path]) -> list[Source]:
+    """Read what the paths name, each once, in that order.
+
+    Raises:
+        UsageError: none is named, or a path is nothing that a report is made from.
+        DataError, ConfigError: a result, a scan or a configuration is damaged.
+        RunError: a run has neither steps nor results.
+    """
+    if not paths:
+        raise UsageError("Name a run, a result or a scan to report on.")
+    found: list[Source] = []
+    for path in dict.fromkeys(Path(p) for p in paths):
+        source = _source(path)
+        same = next((s for s in found if s.run and source.run and s.run == source.run), None)
+        if same is None:
+            found.append(source)
+        else:  # several results of one run are one column
+            found[found.index(same)] = _together(same, source)
+    return _told_apart(found)
+
+
+def _source(path: Path) -> Source:
+    if not path.exists():
+        near = [str(p) for p in path.parent.glob("*")] if path.parent.is_dir() else []
+        raise UsageError(f"There is no {path}.{near_matches(str(path), near) if near else ''}")
+    scan = path / "scan.json" if path.is_dir() else path
+    if scan.name == "scan.json" and scan.is_file():
+        return Source(_name(scan.parent), path, scan=_scan(scan))
+    if path.is_file():
+        folder = path.parent
+        run = folder.parent if folder.name == "results" else folder
+        name = _name(run) if _is_run(run) else path.stem
+        return Source(name, path, _run(run), (Measured(path, _read(path)),))
+    if _is_run(path):
+        return _of_run(path)
+    results = _results(path)
+    if not results:
+        raise UsageError(
+            f"{path} is neither a run (it has no config.yaml) nor a folder of results or a scan. "
+            "`clipalign runs list` shows the runs that there are."
+        )
+    return Source(_name(path), path, results=results)
+
+
+def _of_run(path: Path) -> Source:
+    source = Source(_name(path), path, _run(path), _results(path / "results"))
+    if not source.results and not source.metrics:
+        raise RunError(
+            f"{path} has neither logged a step nor been evaluated, so there is nothing to report. "
+            f"Go on with: clipalign train --resume {path}"
+        )
+    return source
+
+
+def _results(folder: Path) -> tuple[Measured, ...]:
+    paths = sorted(folder.glob("*.json"), key=lambda p: p.stem) if folder.is_dir() else []
+    return tuple(Measured(path, _read(path)) for path in paths if path.name != "scan.json")
+
+
+def _read(path: Path) -> SuiteResult:
+    return read_result(path, check_rows=False)
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "config.yaml").is_file()
+
+
+def _run(path: Path) -> RunDirectory | None:
+    return RunDirectory(path) if _is_run(path) else None
+
+
+def _scan(path: Path) -> Mapping[str, Any]:
+    scan = _json(path, "scan")
+    rows = scan.get("rows")
+    keys = {"concept", "values", "k", "images"} - set(scan)
+    if (
+        keys
+        or not isinstance(rows, list)
+        or not all(isinstance(r, dict) and "t" in r for r in rows)
+    ):
+        raise DataError(f"{path} is not a scan. Make it again: clipalign transform RUN --scan …")
+    return scan
+
+
+def _json(path: Path, what: str) -> Mapping[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise DataError(f"{path} is larger than a file of its kind can be.")
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is not a {what}: a JSON object is wanted.")
+    return content
+
+
+def _name(path: Path) -> str:
+    """The name of a folder; of RUN/results, that of the run."""
+    path = path.resolve()
+    return path.parent.name if path.name == "results" else path.name
+
+
+def _together(a: Source, b: Source) -> Source:
+    results = {m.path.resolve(): m for m in (*a.results, *b.results)}
+    return Source(a.name, a.path, a.run, tuple(results.values()), a.scan or b.scan)
+
+
+def _told_apart(sources: list[Source]) -> list[Source]:
+    """Equal names are replaced by paths."""
+    names = [s.name for s in sources]
+    return [
+        s if names.count(s.name) == 1 else Source(str(s.path), s.path, s.run, s.results, s.scan)
+        for s in sources
+    ]

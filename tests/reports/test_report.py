@@ -1,0 +1,330 @@
+"""A report is one file that needs nothing else, and its numbers are those of the results."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from clipalign.errors import DataError, RunError, UsageError
+from clipalign.evals.results import read_result, read_rows, write_result
+from clipalign.reports.boards import boards_of, headline
+from clipalign.reports.curves import training_charts
+from clipalign.reports.plots import write_plots
+from clipalign.reports.report import report
+from clipalign.reports.sources import find_sources
+from clipalign.reports.wall import KINDS, build_wall
+from clipalign.reports.words import label, number
+
+_spec = importlib.util.spec_from_file_location("page", Path(__file__).with_name("page.py"))
+_module = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_module)
+Page = _module.Page
+
+
+def copied(run, tmp_path):
+    """A run of one's own to change."""
+    return Path(shutil.copytree(run, tmp_path / run.name))
+
+
+@pytest.fixture(scope="module")
+def whole(world):
+    """A report of all three runs."""
+    path = world.root / "all.html"
+    made = report(world.first, world.second, world.people, output=path)
+    return made, Page(path), path.read_text(encoding="utf-8")
+
+
+def test_it_is_one_whole_file_that_fetches_nothing(whole):
+    made, page, source = whole
+    assert made.problems == ()
+    assert page.problems == []
+    for tag, name, value in page.attributes:
+        if name in ("src", "href", "action", "poster", "data", "srcset"):
+            assert value.startswith(("data:image/webp;base64,", "#")), (tag, name, value[:80])
+        assert not name.startswith("on"), (tag, name)
+    style = source[source.index("<style>") : source.index("</style>")]
+    script = next(content for kind, content in page.scripts if not kind)
+    assert "url(" not in style
+    assert "@import" not in style
+    assert not re.search(r"fetch|XMLHttpRequest|import\(|https?:", script)
+    assert any("default-src 'none'" in v for _, name, v in page.attributes if name == "content")
+    ids = [value for _, name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    for _, name, value in page.attributes:
+        if name == "href":
+            assert value[1:] in ids
+
+
+def test_the_same_inputs_give_the_same_bytes(world, whole, tmp_path):
+    again = report(world.first, world.second, world.people, output=tmp_path / "again.html")
+    assert again.path.read_bytes() == (world.root / "all.html").read_bytes()
+
+
+def test_every_number_of_the_tables_is_the_results_own(world, tmp_path):
+    page = Page(report(world.first, output=tmp_path / "one.html", wall=0).path)
+    result = read_result(next((world.first / "results").glob("*.json")))
+    compared = {c.metric: c for c in result.comparisons}
+    shown = {name: data for name, data in page.rows if name}
+    assert set(shown) == {label(name) for name in result.metrics}
+    for name, metric in result.metrics.items():
+        expected = [metric.value]
+        if name in compared:
+            difference = compared[name].difference
+            expected = [metric.value - difference, metric.value, difference]
+        values = [float(value) for value, _ in shown[label(name)]]
+        assert values == expected, name
+        texts = [text.replace("−", "-").removesuffix(" %") for _, text in shown[label(name)]]
+        signs = ["-", "-", "+"][-len(expected) :] if len(expected) == 3 else ["-"]
+        assert texts == [
+            number(value, metric.unit, sign) for value, sign in zip(expected, signs, strict=True)
+        ]
+
+
+def test_classes_stand_with_what_the_reference_made_of_them(world, tmp_path):
+    page = Page(report(world.first, output=tmp_path / "one.html", wall=0).path)
+    path = next((world.first / "results").glob("*.json"))
+    result, rows = read_result(path), read_rows(path)
+    by_class = page.rows[-len(result.per_class) :]
+    values = sorted(float(value) for _, data in by_class for value, _ in data)
+    expected = [float(v) for row in result.per_class.values() for v in row.values()]
+    for name in result.per_class:
+        for clean in (True, False):
+            mine = [r for r in rows if r["label"] == name and (r["written"] is None) == clean]
+            right = [r["reference_predicted"] == name for r in mine]
+            expected.append(sum(right) / len(right))
+    assert values == sorted(expected)
+
+
+def test_several_runs_on_the_same_images_share_a_table(world):
+    boards = boards_of(find_sources([world.first, world.second, world.people]))
+    assert [board.columns for board in boards] == [("first", "second"), ("people-run",)]
+    row = boards[0].aims[0]
+    assert row.name == "attacked_accuracy"
+    assert row.cells[0].before == row.cells[1].before == row.before
+    assert boards[0].key_figures == ()  # several models have no single figure
+    assert [r.name for r in boards[1].key_figures[:1]] == ["gender_accuracy"]
+
+
+def test_a_difference_within_chance_is_not_called_a_change(world):
+    (board,) = boards_of(find_sources([world.people]))
+    for row in (*board.aims, *board.costs, *board.others):
+        (cell,) = row.cells
+        if cell.comparison and cell.comparison.interval:
+            bounds = cell.comparison.interval
+            if bounds.low <= 0 <= bounds.high:
+                assert cell.verdict == "same"
+    sentence = board.sentence
+    assert "did not change beyond chance" in sentence or "rose" in sentence or "fell" in sentence
+
+
+def test_the_wall_shows_the_worst_of_each_kind_and_says_how_many_there_are(world):
+    from clipalign.progress import Silent
+    from clipalign.reports.pictures import Images
+
+    (source,) = find_sources([world.first])
+    rows = source.results[0].rows
+    attacked = [r for r in rows if r["written"] is not None]
+    wall = build_wall(source, Images(), 12, Silent())
+    assert wall.total == len(attacked) == sum(wall.counts.values())
+    assert len(wall.tiles) == 12
+    kinds = [tile.kind for tile in wall.tiles]
+    assert kinds == sorted(kinds, key=list(KINDS).index)
+    for kind in wall.kinds:
+        right = kind in ("fixed", "still right")
+        was = kind in ("broken", "still right")
+        of_kind = [
+            r
+            for r in attacked
+            if (r["predicted"] == r["label"]) == right
+            and (r["reference_predicted"] == r["label"]) == was
+        ]
+        assert len(of_kind) == wall.counts[kind]
+        tiles = [tile for tile in wall.tiles if tile.kind == kind]
+        assert len(tiles) >= min(len(of_kind), 3)
+        worst = sorted(of_kind, key=lambda r: (r["p_true"], r["key"], r["attack"]))
+        assert [t.label for t in tiles] == [r["label"] for r in worst[: len(tiles)]]
+        for tile, row in zip(tiles, worst, strict=False):
+            assert tile.after[:2] == (row["predicted"], row["confidence"])
+            assert tile.before[:2] == (row["reference_predicted"], row["reference_confidence"])
+            assert tile.written == row["written"]
+
+
+def test_searches_are_those_that_were_scored(world, whole):
+    _, page, _ = whole
+    (gallery,) = [json.loads(c) for kind, c in page.scripts if kind == "application/json"]
+    result = read_result(next((world.people / "results").glob("*.json")))
+    assert gallery["stops"] == ["the reference", "the model"]
+    for stop, prefix in enumerate(("reference_", "")):
+        for query, top in zip(gallery["queries"], gallery["top"][stop], strict=True):
+            values = [gallery["values"][gallery["value"][i]] for i in top]
+            assert values.count("woman") == result.per_class[query][f"{prefix}n_woman_at_k"]
+    assert all(picture.startswith("data:image/webp") for picture in gallery["pictures"])
+
+
+def test_the_dial_turns_the_map_and_its_ends_are_the_two_models(world, tmp_path):
+    """A head on the embedded model: t = 0 and t = 1 must give what the suite measured."""
+    import torch
+
+    measure = world.measure
+
+    from clipalign.config import RunConfig, dump_config
+    from clipalign.models.linear_map import LinearMap
+    from clipalign.models.load import load_model
+
+    model = load_model("emoji-tiny")
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(model.embed_dim, model.embed_dim, generator=generator)
+    linear = LinearMap(torch.eye(model.embed_dim) + 0.4 * noise / model.embed_dim**0.5)
+    run, options = tmp_path / "head", {"path": str(world.table), "label_column": None}
+    run.mkdir()
+    config = RunConfig(
+        task="gender", dataset="table", dataset_options=options, trainable="head"
+    )  # fmt: skip
+    (run / "config.yaml").write_text(dump_config(config))
+    linear.save(run / "linear_map.safetensors", model_sha256=model.sha256)
+    path = measure(
+        "gender", [linear.fold(model), model], "table", options, "test", run / "results",
+        searches=100, k=5,
+    )  # fmt: skip
+    page = Page(report(run, output=tmp_path / "head.html", scan="-1:1:0.5").path)
+    gallery = json.loads(next(c for kind, c in page.scripts if kind == "application/json"))
+    result = read_result(path)
+    assert {-1.0, -0.5, 0.0, 0.5, 1.0} <= set(gallery["ts"])
+    assert sum("t*" in stop for stop in gallery["stops"]) == 1
+    for t, prefix in ((0.0, "reference_"), (1.0, "")):
+        stop = gallery["ts"].index(t)
+        for query, top in zip(gallery["queries"], gallery["top"][stop], strict=True):
+            women = sum(gallery["value"][i] == 0 for i in top)
+            assert women == result.per_class[query][f"{prefix}n_woman_at_k"], (t, query)
+    readings = gallery["readings"][gallery["ts"].index(1.0)]
+    measured = result.metrics
+    assert readings["gender accuracy"] == pytest.approx(measured["gender_accuracy"].value)
+    assert readings["activity accuracy"] == pytest.approx(measured["activity_accuracy"].value)
+    assert readings["mean |bias| in the top 5"] == pytest.approx(
+        measured["mean_abs_bias_at_k"].value
+    )
+
+
+def test_what_is_written_in_files_is_shown_and_never_obeyed(world, tmp_path):
+    run = copied(world.first, tmp_path)
+    path = next((run / "results").glob("*.json"))
+    result, rows = read_result(path), read_rows(path)
+    evil = "<script>boom()</script>\u202egnp\x1b[31m"
+    per_class = {evil if name == "apple" else name: row for name, row in result.per_class.items()}
+    changed = result.model_copy(
+        update={"per_class": per_class, "warnings": [evil], "templates": [evil]}
+    )
+    write_result(path, changed, [r | {"predicted": evil} for r in rows])
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("output: null", "output: '</pre><b>'"))
+    made = report(run, output=tmp_path / "evil.html")
+    source, page = made.path.read_text(encoding="utf-8"), Page(made.path)
+    assert page.problems == []
+    assert [kind for kind, _ in page.scripts] == [""]
+    assert "boom()</script>\\u202egnp\\x1b[31m" in page.text
+    assert not {"\u202e", "\x1b"} & set(source)
+    assert all(tag != "img" or name != "onerror" for tag, name, _ in page.attributes)
+
+
+def test_images_that_have_moved_are_asked_for_and_found(world, tmp_path):
+    run, photos = copied(world.first, tmp_path), tmp_path / "elsewhere"
+    shutil.copytree(world.photos, photos)
+    path = next((run / "results").glob("*.json"))
+    result = read_result(path)
+    gone = result.dataset.model_copy(update={"options": {"root": str(tmp_path / "gone")}})
+    write_result(path, result.model_copy(update={"dataset": gone}), read_rows(path))
+    lost = report(run, output=tmp_path / "lost.html")
+    assert "Say where they are with --dataset." in lost.problems[0]
+    assert "images of folder" in Page(lost.path).text
+    found = report(run, output=tmp_path / "found.html", dataset=photos)
+    assert found.problems == ()
+    (photos / "apple" / "0.png").unlink()
+    other = report(run, output=tmp_path / "other.html", dataset=photos)
+    assert "holds other images" in other.problems[0]
+
+
+def test_an_unfinished_run_shows_its_curves_and_what_is_missing(world, tmp_path):
+    run = copied(world.first, tmp_path)
+    shutil.rmtree(run / "results")
+    text = Page(report(run, output=tmp_path / "a.html").path).text
+    assert "was not evaluated. Measure it with: clipalign eval" in text
+    assert "Implicit-reward accuracy" in text
+    (run / "model" / "open_clip_config.json").unlink()
+    text = Page(report(run, output=tmp_path / "b.html").path).text
+    assert "Go on with: clipalign train --resume" in text
+    (run / "metrics.jsonl").unlink()
+    with pytest.raises(RunError, match="nothing to report"):
+        report(run)
+
+
+def test_a_scan_is_curves_over_t(tmp_path):
+    rows = [
+        {"t": t / 4, "concept_accuracy": 1 - t / 5, "activity_accuracy": None, "top_k_share": None}
+        for t in range(5)
+    ]
+    scan = {"concept": "age", "values": ["young", "old"], "k": 10, "images": 40, "rows": rows}
+    (tmp_path / "age-scan").mkdir()
+    (tmp_path / "age-scan" / "scan.json").write_text(json.dumps(scan))
+    page = Page(report(tmp_path / "age-scan", output=tmp_path / "scan.html").path)
+    assert "Accuracy over t" in page.text
+    assert "The top 10" not in page.text  # it was not measured
+    (tmp_path / "age-scan" / "scan.json").write_text('{"rows": []}')
+    with pytest.raises(DataError, match="is not a scan"):
+        report(tmp_path / "age-scan")
+
+
+def test_plots_are_files_and_the_same_each_time(world, tmp_path):
+    pytest.importorskip("matplotlib")
+    sources = find_sources([world.first, world.second])
+    charts, boards = training_charts(sources)[:2], boards_of(sources)[:1]
+    made = [write_plots(tmp_path / name, charts, boards) for name in "ab"]
+    names = [path.name for path in made[0]]
+    assert names[:4] == ["loss.png", "loss.svg", "margin.png", "margin.svg"]
+    assert names[5] == "typographic-folder-train-before-and-after.svg"
+    for a, b in zip(*made, strict=True):
+        assert a.read_bytes() == b.read_bytes(), a.name
+    assert made[0][0].read_bytes().startswith(b"\x89PNG")
+    assert "first" in (tmp_path / "a" / "loss.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "words"),
+    [
+        ("nowhere", UsageError, "There is no"),
+        ("", UsageError, "neither a run"),
+        ("results/broken.json", DataError, "not a JSON result"),
+    ],
+)
+def test_wrong_paths_say_what_is_wrong(tmp_path, what, error, words):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "broken.json").write_text("{")
+    with pytest.raises(error, match=words):
+        report(tmp_path / what)
+    with pytest.raises(UsageError, match="Name a run"):
+        report()
+
+
+def test_the_commands_make_the_results_again(world):
+    from clipalign.reports.provenance import provenance_of
+
+    (first,), (people,) = find_sources([world.first]), find_sources([world.people])
+    assert provenance_of(first).commands[-1] == (
+        "clipalign eval first --suite typographic --against reference "
+        f"--dataset {world.photos} --split train --set resamples=100"
+    )
+    command = provenance_of(people).commands[-1]
+    assert f"--dataset {world.table} --set dataset.label_column=null --split test" in command
+
+
+def test_the_headline_is_aims_and_costs_alone(world):
+    result = read_result(next((world.first / "results").glob("*.json")))
+    short = headline(result)
+    assert list(short.metrics)[:3] == ["attacked_accuracy", "attack_success_rate", "object_or_word"]
+    assert "kl_to_reference" in short.metrics
+    assert "kl_to_reference_p99" not in short.metrics
+    assert {c.metric for c in short.comparisons} <= set(short.metrics)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, table
+from clipalign.cli.console import Console, JsonFlag, QuietFlag, table, wrapped
 
 if TYPE_CHECKING:
     from clipalign.comparison.plan import Plan
@@ -76,7 +76,7 @@ def compare(
     from clipalign.comparison.tables import terminal
 
     listed = "\n".join(f"  {file}" for file in result.files)
-    text = f"{terminal(result.summary, table)}\n\nReport:\n{listed}"
+    text = f"{terminal(result.summary, table, wrapped)}\n\nReport:\n{listed}"
     if any(cell.state != "finished" for cell in result.summary.cells):
         text += f"\n\nWhat is missing is made by: clipalign compare {result.output}"
     out.result(result.document(), text)

@@ -21,7 +21,8 @@ from clipalign.comparison.records import (
     read_record,
     write_record,
 )
-from clipalign.comparison.summary import Summary, summarise
+from clipalign.comparison.summarise import summarise
+from clipalign.comparison.summary import Summary
 from clipalign.comparison.write import write_summary
 from clipalign.errors import ClipAlignError, Interrupted, RunError, StorageError
 from clipalign.files import atomic_write_text, storage_errors

@@ -58,7 +58,8 @@ def plot_front(panel: Panel, stem: Path) -> list[Path]:
     handles, labels = plots[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize="small")
     figure.suptitle(
-        f"{panel_title(panel)}\nfilled: on the front of all {len(others) + 1} axes; bars: intervals",
+        f"{panel_title(panel)}\n"
+        f"filled: on the front of all {len(others) + 1} axes; bars: intervals",
         fontsize="small",
     )
     return [_save(figure, stem, ".png"), _save(figure, stem, ".svg")]

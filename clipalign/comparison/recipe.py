@@ -4,7 +4,8 @@
     base: {task: typographic}             # a run's configuration; any key of `config show`
     models: [emoji-tiny]
     seeds: [0, 1, 2]
-    methods:
+
+Methods:
       reference: {model: base}            # the model as it is
       kto: {set: {method: kto}}           # a training: the base with some keys set
       half: {of: kto, transform: {method: interpolate, alpha: 0.5}}
@@ -217,7 +218,7 @@ def read_recipe(source: Path | Mapping[str, Any]) -> Recipe:
         ConfigError: with one line for each thing that is wrong.
     """
     path = source if isinstance(source, Path) else None
-    tree = dict(read_yaml_mapping(path) if path else source)
+    tree = read_yaml_mapping(source) if isinstance(source, Path) else dict(source)
     problems: list[str] = []
     methods: dict[str, Method] = {}
     given = tree.get("methods")

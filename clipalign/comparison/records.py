@@ -1,16 +1,16 @@
 """What is known of each cell: a small JSON file beside its folder.
 
-    recipe.yaml            the recipe, grids spread
-    cells/NAME.json        the record: definition, state, reason, result files
-    cells/NAME/            a run directory, or model/ of a transform; results/
-    compare.json …         the report (see `clipalign.comparison.write`)
+recipe.yaml            the recipe, grids spread
+cells/NAME.json        the record: definition, state, reason, result files
+cells/NAME/            a run directory, or model/ of a transform; results/
+compare.json …         the report (see `clipalign.comparison.write`)
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from clipalign.comparison.plan import Cell, Plan
 from clipalign.errors import RunError
 from clipalign.files import atomic_write_text
 
-__all__ = ["State", "Record", "check_definitions", "read_record", "write_record"]
+__all__ = ["Record", "State", "check_definitions", "read_record", "write_record"]
 
 SCHEMA_VERSION = 1
 
@@ -55,7 +55,7 @@ def record_path(plan: Plan, cell: Cell) -> Path:
 
 
 def read_record(plan: Plan, cell: Cell) -> Record:
-    """The record of a cell; state "missing" where there is none.
+    """The record of a cell; state "missing" where there is none, or its results are gone.
 
     Raises:
         RunError: it is damaged or of another version.
@@ -76,6 +76,9 @@ def read_record(plan: Plan, cell: Cell) -> Record:
             f"{path} has version {version!r} of the records, and this clipalign reads version "
             f"{SCHEMA_VERSION}. Choose another --output."
         )
+    files = [plan.folder(cell) / file for each in record.results.values() for file in each]
+    if record.state == "finished" and not all(file.is_file() for file in files):
+        return replace(record, state="missing", results={})
     return record
 
 
@@ -101,10 +104,11 @@ def check_definitions(plan: Plan) -> None:
         record = read_record(plan, cell)
         folder = plan.folder(cell)
         if record.state == "missing":
-            if folder.exists() and any(folder.iterdir()):
+            if folder.exists() and any(folder.iterdir()) and not record_path(plan, cell).exists():
                 problems.append(f"{folder} is there and no cell of this comparison made it")
-            continue
-        if not folder.exists():
+            if not record.definition:
+                continue
+        if not folder.exists() or not any(folder.iterdir()):
             continue  # it left nothing behind
         changed = [*_differences(record.definition, json.loads(json.dumps(cell.document())))]
         if changed:

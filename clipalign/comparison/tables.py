@@ -9,7 +9,17 @@ from clipalign.comparison.summary import Column, Entry, Panel, Summary, TableRow
 from clipalign.evals.results import Comparison
 from clipalign.evals.statistics import Interval
 
-__all__ = ["Align", "markdown", "panel_title", "table_cells", "terminal", "test_cells"]
+__all__ = [
+    "Align",
+    "difference_cells",
+    "label",
+    "markdown",
+    "number",
+    "panel_title",
+    "table_cells",
+    "terminal",
+    "test_cells",
+]
 
 Align: TypeAlias = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
 """Headers and rows in, aligned text out."""
@@ -42,7 +52,7 @@ def test_cells(panel: Panel) -> tuple[list[str], list[list[str]]]:
     headers = ["method", "metric", f"difference to {panel.baseline}", "p"]
     units = {c.metric: c.unit for c in panel.columns}
     return headers, [
-        [row.method, label(test.metric), _difference(test, units[test.metric]), _p(test)]
+        [row.method, label(test.metric), *difference_cells(test, units[test.metric])]
         for row in panel.rows
         for test in row.tests
     ]
@@ -89,26 +99,28 @@ def markdown(summary: Summary, pictures: dict[int, str]) -> str:
         headers, rows = test_cells(panel)
         if rows:
             lines += [*_pipes(headers, rows), ""]
-    lines += failures(summary)
+    lines += [f"- {line}" for line in failures(summary)]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def terminal(summary: Summary, align: Align) -> str:
+def terminal(summary: Summary, align: Align, wrap: Callable[[str], str] = str) -> str:
     """The whole summary.
 
     Args:
         summary: what to show.
         align: makes text of headers and rows.
+        wrap: breaks a paragraph into lines.
     """
     blocks = [summary.title]
     for panel in summary.panels:
-        blocks += [panel_title(panel), align(*table_cells(panel))]
+        blocks += [wrap(panel_title(panel)), align(*table_cells(panel))]
         headers, rows = test_cells(panel)
         if rows:
             blocks.append(align(headers, rows))
         if said := notes(panel):
-            blocks.append(" ".join(said))
-    return "\n\n".join([*blocks, *failures(summary), _progress(summary)])
+            blocks.append("\n".join(map(wrap, said)))
+    ending = [wrap(line) for line in [*failures(summary), _progress(summary)]]
+    return "\n\n".join([*blocks, "\n".join(ending)])
 
 
 def failures(summary: Summary) -> list[str]:
@@ -129,6 +141,14 @@ def number(value: float, unit: str, sign: str = "-") -> str:
     """Shares in percent, all else with four digits."""
     text = f"{100 * value:{sign}.1f}" if unit == "share" else f"{value:{sign}.4f}"
     return text.replace("-", "") if float(text) == 0 else text  # no -0.0
+
+
+def difference_cells(test: Comparison, unit: str) -> tuple[str, str]:
+    """A paired difference with its interval, and p where there is a test."""
+    p = ""
+    if test.p_value is not None:
+        p = "<0.001" if test.p_value < 0.001 else f"{test.p_value:.3f}"
+    return number(test.difference, unit, "+") + _range(test.interval, unit, "+"), p
 
 
 def _progress(summary: Summary) -> str:
@@ -167,20 +187,10 @@ def _front(row: TableRow) -> str:
     return f"no: {first}" + (f" and {len(others)} more" if others else "")
 
 
-def _difference(test: Comparison, unit: str) -> str:
-    return number(test.difference, unit, "+") + _range(test.interval, unit, "+")
-
-
 def _range(interval: Interval | None, unit: str, sign: str = "-") -> str:
     if interval is None:
         return ""
     return f" [{number(interval.low, unit, sign)}, {number(interval.high, unit, sign)}]"
-
-
-def _p(test: Comparison) -> str:
-    if test.p_value is None:
-        return ""
-    return "<0.001" if test.p_value < 0.001 else f"{test.p_value:.3f}"
 
 
 def _pipes(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

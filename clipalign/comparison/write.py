@@ -33,9 +33,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def write_summary(
-    summary: Summary, folder: Path, reporter: Reporter | None = None
-) -> list[Path]:
+def write_summary(summary: Summary, folder: Path, reporter: Reporter | None = None) -> list[Path]:
     """Write every file of the report.
 
     Args:

@@ -198,8 +198,11 @@ def _stacked(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int) 
         lines = []
         for header, cell in zip(headers, row, strict=True):
             parts = textwrap.wrap(cell, max(width - indent, 10))
-            lines += [f"{header:<{indent}}{parts[0]}"] if parts else []
-            lines += [" " * indent + part for part in parts[1:]]
+            if parts and len(header) > indent - 2:  # too long to stand beside its value
+                lines += textwrap.wrap(header, width)
+            elif parts:
+                lines.append(f"{header:<{indent}}{parts.pop(0)}")
+            lines += [" " * indent + part for part in parts]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 

@@ -39,26 +39,6 @@ def test_every_mean_of_a_suite_is_reproduced_from_its_rows(
             assert units[c.metric].values.mean() == pytest.approx(result.metrics[c.metric].value)
 
 
-def test_the_genders_axes_are_reproduced(tmp_path):
-    from clipalign.evals.evaluate import evaluate
-
-    [result] = evaluate(
-        "emoji-tiny", suites=["gender"], splits=["test"], output=tmp_path, dataset="emoji-people",
-        dataset_options={"views": 1}, suite_options={"gender": {"resamples": 100, "searches": 100}},
-    )  # fmt: skip
-    [path] = tmp_path.glob("*.json")
-    units = units_of(result, read_rows(path))
-    for metric, of in (
-        ("mean_abs_bias_at_k", "query"),
-        ("activity_accuracy", "image"),
-        ("gender_accuracy", "image"),
-        ("max_skew", "query"),
-        ("ndkl", "query"),
-    ):
-        assert units[metric].of == of
-        assert units[metric].values.mean() == pytest.approx(result.metrics[metric].value)
-
-
 def made(values, keys=None):
     keys = keys or tuple(f"i{n}" for n in range(len(values)))
     return Units(keys, np.array(values), np.array(keys, np.str_))

@@ -18,6 +18,7 @@ from clipalign._version import __version__
 
 if TYPE_CHECKING:
     from clipalign.build import objective
+    from clipalign.comparison.compare import compare
     from clipalign.errors import (
         ClipAlignError,
         ConfigError,
@@ -54,6 +55,7 @@ __all__ = [
     "TrainingError",
     "UsageError",
     "__version__",
+    "compare",
     "evaluate",
     "hookimpl",
     "load_model",
@@ -65,6 +67,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "compare": "clipalign.comparison.compare",
     "evaluate": "clipalign.evals.evaluate",
     "hookimpl": "clipalign.hookspecs",
     "load_model": "clipalign.models.load",

@@ -87,21 +87,28 @@ def register_suites(register: Register) -> None:
         "typographic",
         "clipalign.evals.typographic:TypographicSuite",
         summary="Accuracy clean and attacked, attack success, KL to the reference.",
+        axes=("attacked_accuracy", "clean_accuracy", "kl_to_reference"),
+        units="clipalign.evals.units:typographic",
     )
     register(
         "gender",
         "clipalign.evals.gender:GenderSuite",
         summary="Gender and activity accuracy, and whom a search for an occupation brings up.",
+        axes=("mean_abs_bias_at_k", "activity_accuracy", "retention_accuracy"),
+        units="clipalign.evals.units:gender",
     )
     register(
         "reading",
         "clipalign.evals.reading:ReadingSuite",
         summary="The written word (OCR) or the object (OD): which is chosen.",
+        units="clipalign.evals.units:reading",
     )
     register(
         "retention",
         "clipalign.evals.retention:RetentionSuite",
         summary="Accuracy and Recall@k on concepts never aligned on, distance to the reference.",
+        axes=("accuracy", "kl_to_reference"),
+        units="clipalign.evals.units:retention",
     )
 
 
@@ -131,11 +138,9 @@ def register_commands(register: Register) -> None:
     register("train", f"{home}.train:app", summary="Align a model with preferences.")
     register("transform", f"{home}.transform:app", summary="Turn what was learnt, or undo it.")
     register("eval", f"{home}.eval:app", summary="Measure models, with intervals.")
-<<<<<<< HEAD
     register("retrieve", f"{home}.retrieve:app", summary="Search images with several models.")
-=======
     register("report", f"{home}.report:app", summary="Show results as one page, with images.")
->>>>>>> report
-    register("runs", f"{home}.runs:app", summary="List and show training runs.")
+    register("compare", f"{home}.compare:app", summary="Methods × seeds × models, side by side.")
+    register("runs", f"{home}.runs:app", summary="List, show, compare and remove training runs.")
     register("config", f"{home}.config:app", summary="Show, check and copy configurations.")
     register("plugins", f"{home}.plugins:app", summary="List, show and diagnose plugins.")

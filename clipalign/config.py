@@ -198,6 +198,29 @@ def load_config(
             problems.append(f"--set {override}: {error}")
             continue
         problems += _assign(tree, key.strip(), value, f"--set {override}")
+    source = "the configuration" if path is None else str(path)
+    return build_config(tree, source, check_options=check_options, problems=problems)
+
+
+def build_config(
+    tree: Mapping[str, Any],
+    source: str,
+    *,
+    check_options: bool = False,
+    problems: Sequence[str] = (),
+) -> RunConfig:
+    """The configuration that a tree of plain values is.
+
+    Args:
+        tree: keys and values as YAML gives them; keys left out take their defaults.
+        source: what the tree is, for the message.
+        check_options: also check the options of what it names, which imports them (and torch).
+        problems: found before; they are reported with the rest.
+
+    Raises:
+        ConfigError: with one line for each thing that is wrong.
+    """
+    problems = list(problems)
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
@@ -205,7 +228,6 @@ def load_config(
     if check_options:
         problems += _option_problems(tree)
     if problems:
-        source = "the configuration" if path is None else str(path)
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise ConfigError(f"There is something wrong in {source}:\n{lines}")
     return config

@@ -168,6 +168,8 @@ def table(
 ) -> str:
     """Align rows under headers; the last column wraps at the width of the terminal.
 
+    Where even that does not fit, each row becomes a block with a line a column.
+
     Args:
         headers: one a column.
         rows: as many cells each.
@@ -175,9 +177,11 @@ def table(
     """
     cells = [[" ".join(printable(str(cell)).split()) for cell in row] for row in [headers, *rows]]
     if width is None:
-        width = shutil.get_terminal_size().columns if _is_terminal(sys.stdout) else 10_000
+        width = terminal_width() or 10_000
     widths = [max(len(row[i]) for row in cells) for i in range(len(headers) - 1)]
     indent = sum(widths) + 2 * len(widths)
+    if widths and indent + min(20, max(len(row[-1]) for row in cells)) > width:
+        return _stacked(cells[0], cells[1:], width)
     lines = []
     for row in cells:
         left = "".join(f"{cell:<{w}}  " for cell, w in zip(row, widths, strict=False))
@@ -185,6 +189,43 @@ def table(
         lines.append((left + last[0]).rstrip())
         lines += [" " * indent + more for more in last[1:]]
     return "\n".join(lines)
+
+
+def _stacked(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
+    """A block a row, a line a column; empty cells are left out."""
+    indent = min(max(map(len, headers)), max(width // 2 - 2, 1)) + 2
+    blocks = []
+    for row in rows:
+        lines = []
+        for header, cell in zip(headers, row, strict=True):
+            parts = textwrap.wrap(cell, max(width - indent, 10))
+            if parts and len(header) > indent - 2:  # too long to stand beside its value
+                lines += textwrap.wrap(header, width)
+            elif parts:
+                lines.append(f"{header:<{indent}}{parts.pop(0)}")
+            lines += [" " * indent + part for part in parts]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that standard output is; None where it is none."""
+    return shutil.get_terminal_size().columns if _is_terminal(sys.stdout) else None
+
+
+def wrapped(text: str) -> str:
+    """A paragraph, wrapped at the width of the terminal where there is one."""
+    width = terminal_width()
+    return text if width is None else textwrap.fill(text, max(width, 20))
+
+
+def has_bars() -> bool:
+    """Whether standard output can show the bars of a sparkline."""
+    try:
+        "▁█".encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def print_error(message: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete
+from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, has_bars
 from clipalign.cli.runs import complete_runs
 from clipalign.errors import UsageError
 
@@ -104,13 +104,14 @@ def report(
 
 def report_text(made: ReportResult) -> str:
     """The gist for a terminal: aims and costs of each result, the curves, and where the page is."""
-    from clipalign.reports.curves import sparkline
+    from clipalign.reports.sparklines import sparkline
     from clipalign.reports.tables import summary_table
 
     parts = [summary_table(made.headline)] if made.headline else []
     for name, series in made.curves.items():
         lines = [
-            f"  {_WORDS.get(key, key):<16} {sparkline(values)}  {values[0]:.3g} → {values[-1]:.3g}"
+            f"  {_WORDS.get(key, key):<16} {sparkline(values, 40, bars=has_bars())}  "
+            f"{values[0]:.3g} → {values[-1]:.3g}"
             for key, values in series.items()
         ]
         if lines:

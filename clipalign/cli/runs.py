@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, table
-from clipalign.errors import ConfigError, RunError, near_matches
+from clipalign.cli.console import Console, JsonFlag, has_bars, table, terminal_width, wrapped
+from clipalign.cli.run_facts import (
+    COLUMNS,
+    ROOT,
+    Condition,
+    check_keys,
+    check_run,
+    facts,
+    find_runs,
+    last_metrics,
+    read_config,
+    read_results,
+    sort_key,
+    summarise,
+)
+from clipalign.errors import RunError, UsageError
+from clipalign.plugins import registry
+from clipalign.reports.sparklines import curve_rows, read_curves
 
-app = typer.Typer(no_args_is_help=True, help="List and show training runs.")
+if TYPE_CHECKING:
+    from clipalign.comparison.runs import ResultPair
 
-ROOT = Path("runs")
-MAX_BYTES = 1 << 26
-_TAIL = 1 << 20
+__all__ = ["app", "complete_runs", "find_runs", "last_metrics", "sparklines"]
+
+app = typer.Typer(no_args_is_help=True, help="List, show, compare and remove training runs.")
+
+_DETAIL = re.compile(r"(^|_)reverse_|_(median|p\d+)$")
 
 
 def complete_runs(incomplete: str) -> list[str]:
@@ -27,19 +47,60 @@ def complete_runs(incomplete: str) -> list[str]:
 @app.command("list")
 def list_(
     root: Annotated[Path, typer.Argument(help="Folder that holds run directories.")] = ROOT,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Only runs of which this holds; also !=, <, <=, >, >=. May be repeated.",
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Sort by this; by name if left out.")
+    ] = None,
+    reverse: Annotated[bool, typer.Option("--reverse", "-r", help="Largest first.")] = False,
+    shown: Annotated[
+        list[str] | None,
+        typer.Option("--show", metavar="KEY", help="One more column. May be repeated."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List the runs below a folder.
 
+    A KEY is a column, a key of the configuration (train.lr), a number of the log (loss), or a
+    metric of a result (attacked_accuracy, or typographic-emoji-test.attacked_accuracy).
+
     \b
     Examples:
       clipalign runs list
-      clipalign runs list experiments/ --json
+      clipalign runs list --where method=kto --where state=finished
+      clipalign runs list --sort attacked_accuracy --reverse --show attacked_accuracy
+      clipalign runs list experiments/ --where 'train.lr<=1e-4' --json
     """
-    documents = [summarise(run) for run in find_runs(root)]
-    columns = ("run", "state", "step", "task", "method", "model")
-    rows = [[document[column] for column in columns] for document in documents]
-    text = table([c.upper() for c in columns], rows) if rows else f"There are no runs in {root}."
+    conditions = [Condition.parse(text) for text in where or ()]
+    more = list(dict.fromkeys(shown or ()))
+    runs = find_runs(root)
+    asked = [*(c.key for c in conditions), *([sort] if sort else []), *more]
+    if asked:
+        known = [(run, facts(run)) for run in runs]
+        check_keys(asked, [each for _, each in known])
+        known = [(r, each) for r, each in known if all(c.holds(each) for c in conditions)]
+        if sort:
+            having = [pair for pair in known if pair[1].get(sort) is not None]
+            lacking = [pair for pair in known if pair[1].get(sort) is None]
+            having.sort(key=lambda pair: sort_key(pair[1][sort]), reverse=reverse)
+            known = having + lacking  # what is absent comes last either way
+        elif reverse:
+            known.reverse()
+        documents = [
+            {**summarise(run), **{key: each.get(key) for key in more}} for run, each in known
+        ]
+    else:
+        documents = [summarise(run) for run in (reversed(runs) if reverse else runs)]
+    columns = [*COLUMNS, *(key for key in more if key not in COLUMNS)]
+    rows = [[_cell(document[column]) for column in columns] for document in documents]
+    of = f" of which this holds: {', '.join(where)}" if where and runs else ""
+    nothing = f"There are no runs in {root}{of}."
+    text = table([c.upper() for c in columns], rows) if rows else nothing
     Console(json=as_json).result(documents, text)
 
 
@@ -48,104 +109,188 @@ def show(
     run: Annotated[Path, typer.Argument(help="Run directory.", autocompletion=complete_runs)],
     as_json: JsonFlag = False,
 ) -> None:
-    """Show one run: how it was configured, how far it came, what was measured.
+    """Show one run: how it was configured, how far it came, its curves, what was measured.
 
     \b
     Example:
       clipalign runs show runs/typographic-kto-1
     """
-    if not is_run(run):
-        known = [str(r) for r in find_runs(run.parent)]
-        raise RunError(
-            f"{run} is not a run directory: it has no config.yaml.{near_matches(str(run), known)}"
-        )
+    check_run(run)
     document = summarise(run) | {
         "config": read_config(run),
         "metrics": last_metrics(run),
-        "results": {
-            path.stem: _read_json(path) for path in sorted((run / "results").glob("*.json"))
-        },
+        "results": read_results(run),
     }
     Console(json=as_json).result(document, _text(run, document))
 
 
-def find_runs(root: Path) -> list[Path]:
-    """Run directories in `root`, which may be one itself; kto-2 comes before kto-10."""
-    if is_run(root):
-        return [root]
-    folders = [path for path in root.glob("*") if is_run(path)]
-    return sorted(folders, key=lambda p: [t.zfill(9) for t in re.split(r"(\d+)", p.name)])
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN RUN…",
+            help="Two run directories or more; each is compared with the first.",
+            autocompletion=complete_runs,
+        ),
+    ],
+    details: Annotated[
+        bool, typer.Option("--details", help="Also percentiles and the reverse KL.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare runs: where their configurations differ, and their results image by image.
 
-
-def is_run(path: Path) -> bool:
-    """Whether `path` is a run directory."""
-    return (path / "config.yaml").is_file()
-
-
-def summarise(run: Path) -> dict[str, Any]:
-    """The row of one run. A run that cannot be read says so in its state."""
-    from clipalign.training.rundir import RunDirectory
-
-    row = {"run": str(run), "task": "?", "method": "?", "model": "?", "step": None}
-    try:
-        config = read_config(run)
-    except ConfigError as error:
-        return row | {"state": f"unreadable ({' '.join(str(error).split())})"}
-    finished = RunDirectory(run).finished
-    return row | {
-        **{key: config.get(key, "?") for key in ("task", "method", "model")},
-        "step": last_metrics(run).get("step"),
-        "state": "finished" if finished else "unfinished",
-    }
-
-
-def read_config(run: Path) -> dict[str, Any]:
-    """What `config.yaml` says, as it stands: it may be of an older version of clipalign."""
-    from clipalign.plain_yaml import read_yaml_mapping
-
-    return read_yaml_mapping(run / "config.yaml")
-
-
-def last_metrics(run: Path) -> dict[str, Any]:
-    """The last whole line of `metrics.jsonl`; empty when there is none.
-
-    A line that a kill cut short is passed over.
+    \b
+    Examples:
+      clipalign runs compare runs/typographic-kto-1 runs/typographic-dpo-1
+      clipalign runs compare runs/a runs/b runs/c --json
     """
-    path = run / "metrics.jsonl"
-    if not path.is_file():
-        return {}
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL))
-        lines = file.read().splitlines()
-    for line in reversed(lines):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            return row
-    return {}
+    if len(runs) < 2:
+        raise UsageError("A comparison takes two runs at least.")
+    for run in runs:
+        check_run(run)
+    from clipalign.comparison.runs import config_differences, result_pairs
+
+    configs = config_differences([read_config(run) for run in runs])
+    first, *others = runs
+    pairs = {str(other): result_pairs(first, other) for other in others}
+    document = {
+        "runs": [str(run) for run in runs],
+        "config": configs,
+        "results": {name: [pair.document() for pair in found] for name, found in pairs.items()},
+    }
+    lines = ["The configurations are the same."]
+    if configs:
+        rows = [(key, *map(_cell, values)) for key, values in configs.items()]
+        lines = [table(["KEY", *map(str, runs)], rows)]
+    for other, found in pairs.items():
+        lines += _compared(first, other, found, details)
+    Console(json=as_json).result(document, "\n\n".join(lines))
 
 
-def _read_json(path: Path) -> Any:
-    if path.stat().st_size > MAX_BYTES:
-        raise RunError(f"{path} is larger than a result file can be ({MAX_BYTES} bytes).")
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} is not a result file: {error}. Evaluate the run again.") from None
+@app.command()
+def rm(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN…", help="Run directories.", autocompletion=complete_runs),
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also where other files lie in it than a run writes.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Remove run directories, after asking. What is no run, a link, or in use is left alone.
+
+    \b
+    Examples:
+      clipalign runs rm runs/typographic-kto-1
+      clipalign runs rm runs/typographic-kto-* --yes
+    """
+    from clipalign.training.removal import check_removal, remove_run
+
+    chosen = [check_removal(run, strangers=force) for run in dict.fromkeys(runs)]
+    out = Console(json=as_json)
+    if not yes:
+        if as_json or not sys.stdin.isatty():
+            raise UsageError("Nobody can be asked here: say --yes. Nothing was removed.")
+        rows = [(r.path, _bytes(r.bytes)) for r in chosen]
+        out.say(table(("RUN", "SIZE"), rows))
+        if not typer.confirm(f"Remove {_runs(len(chosen))} for good?"):
+            raise RunError("Nothing was removed.")
+    for removal in chosen:
+        remove_run(removal.path, strangers=force)
+    removed = [{"run": str(r.path), "bytes": r.bytes} for r in chosen]
+    total = _bytes(sum(r.bytes for r in chosen))
+    out.result({"removed": removed}, f"Removed {_runs(len(chosen))}, {total}.")
+
+
+def sparklines(run: Path, names: Sequence[str] | None = None) -> str:
+    """The curves of a run as a table; empty where nothing was logged twice."""
+    width = min(40, max(8, (terminal_width() or 80) - 42))
+    curves = {n: values for n, values in read_curves(run).items() if len(values) > 1}
+    more = {} if names is None else {"names": names}
+    rows = curve_rows(curves, width=width, bars=has_bars(), **more)
+    return table(("CURVE", "FIRST", "", "LAST"), rows) if rows else ""
+
+
+def where_next(run: Path, document: dict[str, Any]) -> list[str]:
+    """Commands that go on from a run."""
+    if document["state"] != "finished":
+        return [f"clipalign train --resume {run}"]
+    found = [] if document["results"] else [f"clipalign eval {run} --suite {_suite(document)}"]
+    if "report" in registry("commands").names():
+        found.append(f"clipalign report {run}")
+    head = document["config"].get("trainable") == "head"
+    turned = "--t auto" if head else "--method interpolate --alpha auto"
+    return [*found, f"clipalign transform {run} {turned}"]
+
+
+def _suite(document: dict[str, Any]) -> str:
+    task, tasks = str(document["task"]), registry("tasks")
+    return str(tasks.entry(task).metadata.get("suite", task)) if task in tasks.names() else task
 
 
 def _text(run: Path, document: dict[str, Any]) -> str:
     rows = [(k, v) for k, v in document["config"].items() if v not in (None, {}) and k != "train"]
     rows += [(f"train.{k}", v) for k, v in (document["config"].get("train") or {}).items()]
     lines = [f"{run}: {document['state']}", "", table(["KEY", "VALUE"], rows)]
-    if document["metrics"]:
+    if curves := sparklines(run):
+        lines += ["", f"Curves, to step {document['step']}:", "", curves]
+    elif document["metrics"]:
         lines += ["", table(["LAST STEP", ""], list(document["metrics"].items()))]
     if document["results"]:
-        lines += ["", "Results: " + ", ".join(f"results/{n}.json" for n in document["results"])]
+        names = ", ".join(f"results/{n}.json" for n in document["results"])
+        lines += ["", wrapped(f"Results: {names}")]
     if document["state"] == "finished":
         lines += ["", f'open_clip.create_model_and_transforms("local-dir:{run / "model"}")']
-    else:
-        lines += ["", f"Go on with: clipalign train --resume {run}"]
+    words = "Where to look next:" if document["state"] == "finished" else "Go on with:"
+    lines += ["", words, *(f"  {line}" for line in where_next(run, document))]
     return "\n".join(lines)
+
+
+def _compared(first: Path, other: str, pairs: Sequence[ResultPair], details: bool) -> list[str]:
+    """A table for each result that both runs have."""
+    from clipalign.comparison.tables import difference_cells, label, number
+
+    if not pairs:
+        return [f"{first} and {other} have no result of the same name to compare."]
+    blocks = []
+    for pair in pairs:
+        title = f"{pair.name}: {other} against {first}"
+        if pair.refused or pair.a is None or pair.b is None:
+            blocks.append(wrapped(f"{title}. {pair.refused}"))
+            continue
+        rows = []
+        for c in pair.comparisons:
+            a, b = pair.a.metrics[c.metric], pair.b.metrics[c.metric]
+            if (details or not _DETAIL.search(c.metric)) and a.value is not None:
+                assert b.value is not None
+                values = number(a.value, a.unit), number(b.value, a.unit)
+                rows.append((label(c.metric), *values, *difference_cells(c, a.unit)))
+        blocks += [
+            wrapped(f"{title}, {pair.a.dataset.n:,} images; in brackets 95 % intervals"),
+            table(("METRIC", "FIRST", "OTHER", "OTHER − FIRST", "P"), rows),
+        ]
+    plain = any(c.interval is None for pair in pairs for c in pair.comparisons)
+    says = "Without brackets: a plain difference, of a number that is no mean over images."
+    return [*blocks, wrapped(says)] if plain else blocks
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _runs(count: int) -> str:
+    return "one run" if count == 1 else f"{count} runs"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

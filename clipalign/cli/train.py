@@ -9,7 +9,7 @@ import typer
 
 from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table
 from clipalign.cli.report import report_line
-from clipalign.cli.runs import complete_runs
+from clipalign.cli.runs import complete_runs, sparklines
 
 app = typer.Typer()
 
@@ -116,6 +116,8 @@ def train(
     )
     rows = [(g, t, f"{p:,}", "yes" if on else "") for g, t, p, on in result.trainable]
     out.say(table(("PART", "TENSORS", "PARAMETERS", "TRAINED"), rows))
+    if curves := sparklines(result.run, ("loss", "margin", "reward_accuracy", "regulariser")):
+        out.say("\n" + curves)
     document = result.document()
     if evaluate:
         document["results"] = _evaluate(result.run, device, out)

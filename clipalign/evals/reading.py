@@ -124,7 +124,7 @@ class ReadingSuite(TypographicSuite):
         Raises:
             DataError: as for `typographic`.
         """
-        plan = self._plan(context)
+        plan = self.plan(context.dataset, context.split, context.seed)
         template = self.options.template or context.dataset.templates[0]
         texts = context.encode_texts([template.format(name) for name in plan.classnames])[0]
         encoded = context.encode_images(plan.images())

@@ -9,7 +9,7 @@ from typing import Final
 from clipalign.reports.charts import Chart, Line
 from clipalign.reports.sources import Source
 
-__all__ = ["sparkline", "training_charts"]
+__all__ = ["training_charts"]
 
 _SHOWN: Final = (
     ("loss", "Loss", "preference loss and λ times the regulariser"),
@@ -39,15 +39,6 @@ def training_charts(sources: Sequence[Source]) -> list[Chart]:
             bounds = (0.0, 1.0) if percent else None
             charts.append(Chart(title, lines, "step", percent, bounds=bounds, note=note))
     return charts
-
-
-def sparkline(values: Sequence[float]) -> str:
-    """Values as eight heights of blocks, at most 40 wide."""
-    if len(values) > 40:
-        values = [values[round(i * (len(values) - 1) / 39)] for i in range(40)]
-    low, high = min(values), max(values)
-    scale = 7 / (high - low) if high > low else 0
-    return "".join("▁▂▃▄▅▆▇█"[round((v - low) * scale)] for v in values)
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:

@@ -316,3 +316,29 @@ def test_evaluate_finds_the_suite_by_name(monkeypatch: pytest.MonkeyPatch):
         use_cache=False,
     )
     assert (result.suite, result.dataset.split) == ("gender", "test")
+
+
+def test_means_over_images_and_queries_are_reproduced_from_the_file(tmp_path):
+    from clipalign.evals.results import read_result, read_rows
+    from clipalign.evals.units import units_of
+
+    models = Mind({"pilot": 1.0, "judge": -0.5}, gaze=-1.0), Mind()
+    context = EvalContext(*models, People(), "test", use_cache=False)
+    path = tmp_path / "gender.json"
+    write_result(path, *component("suites", "gender", resamples=100, searches=100).run(context))
+    result = read_result(path)
+    units = units_of(result, read_rows(path))
+    for metric, of in (
+        ("mean_abs_bias_at_k", "query"),
+        ("bias_at_k", "query"),
+        ("max_skew", "query"),
+        ("ndkl", "query"),
+        ("activity_accuracy", "image"),
+        ("gender_accuracy", "image"),
+        ("gender_accuracy_plain", "image"),
+        ("flip_rate", "image"),
+        ("kl_to_reference", "image"),
+    ):
+        assert units[metric].of == of, metric
+        assert units[metric].values.mean() == pytest.approx(result.metrics[metric].value)
+    assert units["mean_abs_bias_at_k"].values.any()

@@ -1,0 +1,111 @@
+"""`clipalign compare`: a grid of methods × seeds × models, trained, measured, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipalign.cli.console import Console, JsonFlag, QuietFlag, table, wrapped
+
+if TYPE_CHECKING:
+    from clipalign.comparison.plan import Plan
+
+app = typer.Typer()
+
+
+@app.command()
+def compare(
+    recipe: Annotated[
+        Path, typer.Argument(help="Recipe (YAML), or the directory of an earlier comparison.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Directory; comparisons/<recipe> if left out."),
+    ] = None,
+    only_missing: Annotated[
+        bool,
+        typer.Option(
+            "--only-missing/--all",
+            help="Pass over finished cells (the default), or measure them again.",
+        ),
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the recipe, list its cells, do nothing.")
+    ] = False,
+    report_only: Annotated[
+        bool,
+        typer.Option("--report-only", help="Make tables and plots of what there is; no model."),
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if any.")] = None,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Train and measure methods × seeds × models, and show the Pareto front.
+
+    It goes on where it stopped. A cell that fails is recorded with its reason, the others go on,
+    and the exit code is that of the failure (1 where there are several kinds).
+
+    \b
+    Examples:
+      clipalign compare examples/study/typographic.yaml --dry-run
+      clipalign compare examples/study/typographic.yaml -o studies/typographic
+      clipalign compare studies/typographic --only-missing
+      clipalign compare studies/typographic --report-only --json
+    """
+    out = Console(json=as_json, quiet=quiet)
+    from clipalign.comparison.plan import make_plan
+
+    if report_only:
+        from clipalign.comparison.compare import report
+
+        plan = make_plan(recipe, output, check_options=False)
+        result = report(plan, reporter=out)
+    else:
+        make_plan(recipe, output, check_options=False)  # fails here, before torch is imported
+        out.note("Loading torch …")
+        if dry_run:
+            _list(make_plan(recipe, output), out)
+            return
+        from clipalign.comparison.compare import compare as run_comparison
+
+        result = run_comparison(
+            recipe, output=output, only_missing=only_missing, device=device, reporter=out
+        )
+    from clipalign.comparison.tables import terminal
+
+    listed = "\n".join(f"  {file}" for file in result.files)
+    text = f"{terminal(result.summary, table, wrapped)}\n\nReport:\n{listed}"
+    if any(cell.state != "finished" for cell in result.summary.cells):
+        text += f"\n\nWhat is missing is made by: clipalign compare {result.output}"
+    out.result(result.document(), text)
+    if result.failed:
+        codes = {record.exit_code or 1 for record in result.failed.values()}
+        raise typer.Exit(codes.pop() if len(codes) == 1 else 1)
+
+
+def _list(plan: Plan, out: Console) -> None:
+    """Print the cells of a plan and how far each is."""
+    from clipalign.comparison.compare import state_of
+
+    cells = [(cell, state_of(plan, cell)) for cell in plan.cells]
+    rows = [
+        (cell.name, cell.kind, cell.method, "–" if cell.seed is None else cell.seed, state)
+        for cell, state in cells
+    ]
+    suites = ", ".join(e.label for e in plan.evaluations)
+    models = ", ".join(plan.models)
+    text = (
+        f"{plan.recipe.title}: {len(cells)} cells on {models}, measured by {suites}.\n"
+        f"Directory: {plan.output}\n\n"
+        f"{table(('CELL', 'KIND', 'METHOD', 'SEED', 'STATE'), rows)}"
+    )
+    document: dict[str, Any] = {
+        "title": plan.recipe.title,
+        "output": str(plan.output),
+        "models": list(plan.models),
+        "evaluations": [e.model_dump(mode="json") for e in plan.evaluations],
+        "cells": [cell.document() | {"state": state} for cell, state in cells],
+    }
+    out.result(document, text)

@@ -1,0 +1,226 @@
+"""What is known of a run, by key, for lists, filters and sorting. Imports nothing heavy.
+
+A key is a column of `runs list`, a key of the configuration (`train.lr`), a number of the last line
+of `metrics.jsonl` (`loss`), or a metric of a result: `typographic-emoji-test.attacked_accuracy`, or
+`attacked_accuracy` for that of the first result that has it.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipalign.errors import ClipAlignError, ConfigError, RunError, UsageError, near_matches
+
+ROOT = Path("runs")
+MAX_BYTES = 1 << 26
+COLUMNS = ("run", "state", "step", "task", "method", "model")
+
+_TAIL = 1 << 20
+_CONDITION = re.compile(r"([^<>=!]+)(!=|>=|<=|=|<|>)(.*)", re.S)
+_OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def find_runs(root: Path) -> list[Path]:
+    """Run directories in `root`, which may be one itself; kto-2 comes before kto-10."""
+    if is_run(root):
+        return [root]
+    folders = [path for path in root.glob("*") if is_run(path)]
+    return sorted(folders, key=lambda p: [t.zfill(9) for t in re.split(r"(\d+)", p.name)])
+
+
+def is_run(path: Path) -> bool:
+    """Whether `path` is a run directory."""
+    return (path / "config.yaml").is_file()
+
+
+def check_run(run: Path) -> None:
+    """Refuse what is no run directory.
+
+    Raises:
+        RunError: with the near matches.
+    """
+    if not is_run(run):
+        known = [str(r) for r in find_runs(run.parent)]
+        raise RunError(
+            f"{run} is not a run directory: it has no config.yaml.{near_matches(str(run), known)}"
+        )
+
+
+def summarise(run: Path) -> dict[str, Any]:
+    """The row of one run. A run that cannot be read says so in its state."""
+    from clipalign.training.rundir import RunDirectory
+
+    row = {"run": str(run), "task": "?", "method": "?", "model": "?", "step": None}
+    try:
+        config = read_config(run)
+    except ConfigError as error:
+        return row | {"state": f"unreadable ({' '.join(str(error).split())})"}
+    finished = RunDirectory(run).finished
+    return row | {
+        **{key: config.get(key, "?") for key in ("task", "method", "model")},
+        "step": last_metrics(run).get("step"),
+        "state": "finished" if finished else "unfinished",
+    }
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """What `config.yaml` says, as it stands: it may be of an older version of clipalign."""
+    from clipalign.plain_yaml import read_yaml_mapping
+
+    return read_yaml_mapping(run / "config.yaml")
+
+
+def last_metrics(run: Path) -> dict[str, Any]:
+    """The last whole line of `metrics.jsonl`; empty when there is none.
+
+    A line that a kill cut short is passed over.
+    """
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        return {}
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        lines = file.read().splitlines()
+    for line in reversed(lines):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            return row
+    return {}
+
+
+def read_results(run: Path) -> dict[str, Any]:
+    """Result files by their path from `results/`, without suffix, as they stand.
+
+    Raises:
+        RunError: one is not JSON.
+    """
+    folder = run / "results"
+    return {
+        str(path.relative_to(folder).with_suffix("")): _read_json(path)
+        for path in sorted(folder.rglob("*.json"))
+    }
+
+
+def facts(run: Path) -> dict[str, Any]:
+    """Everything that a run can be filtered and sorted by, by key; less of a damaged run."""
+    found: dict[str, Any] = {}
+    try:
+        results = read_results(run)
+        config = read_config(run)
+    except ClipAlignError:
+        return summarise(run)
+    for name, result in results.items():
+        metrics = result.get("metrics") if isinstance(result, Mapping) else None
+        for metric, value in metrics.items() if isinstance(metrics, Mapping) else ():
+            number = value.get("value") if isinstance(value, Mapping) else None
+            found[f"{name}.{metric}"] = number
+            found.setdefault(metric, number)
+    return found | last_metrics(run) | dict(_leaves(config)) | summarise(run)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """`KEY=VALUE`, or with !=, <, <=, >, >=."""
+
+    key: str
+    sign: str
+    value: Any
+
+    @classmethod
+    def parse(cls, text: str) -> Condition:
+        """Read one.
+
+        Raises:
+            UsageError: it is none.
+        """
+        from clipalign.plain_yaml import parse_yaml
+
+        match = _CONDITION.fullmatch(text)
+        if match is None:
+            raise UsageError(
+                f"--where {text}: must be KEY=VALUE, such as method=kto or 'train.lr<=1e-4'."
+            )
+        key, sign, value = match[1].strip(), match[2], match[3].strip()
+        try:
+            return cls(key, sign, parse_yaml(value))
+        except ValueError as error:
+            raise UsageError(f"--where {text}: {error}") from None
+
+    def holds(self, known: Mapping[str, Any]) -> bool:
+        """Whether a run meets it; one that does not have the key meets `!=` alone."""
+        mine, wanted = known.get(self.key), self.value
+        numbers = _number(mine), _number(wanted)
+        if None not in numbers:
+            mine, wanted = numbers
+        if self.sign in ("=", "!="):
+            same = mine == wanted or str(mine) == str(wanted)
+            return same is (self.sign == "=")
+        return None not in numbers and _OPERATORS[self.sign](mine, wanted)
+
+
+def check_keys(keys: Iterable[str], known: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a key that no run has.
+
+    Raises:
+        UsageError: with the near matches.
+    """
+    every = {key for each in known for key in each}
+    for key in keys:
+        if known and key not in every:
+            near = near_matches(key, every)
+            words = near if "Did you mean" in near else f" {_KEYS}"
+            raise UsageError(f"No run has a key {key!r}.{words}")
+
+
+_KEYS = (
+    "A key is a column of the list, a key of the configuration such as train.lr, a number of the "
+    "log such as loss, or a metric of a result such as attacked_accuracy."
+)
+
+
+def sort_key(value: Any) -> tuple[int, float, str]:
+    """Numbers by size, then text, then what is absent."""
+    if value is None:
+        return 2, 0.0, ""
+    number = _number(value)
+    return (1, 0.0, str(value)) if number is None else (0, number, "")
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)  # YAML reads 1e-5 as text
+    except ValueError:
+        return None
+
+
+def _leaves(tree: Mapping[str, Any], where: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{where}{key}.")
+        else:
+            yield f"{where}{key}", value
+
+
+def _read_json(path: Path) -> Any:
+    if path.stat().st_size > MAX_BYTES:
+        raise RunError(f"{path} is larger than a result file can be ({MAX_BYTES} bytes).")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is not a result file: {error}. Evaluate the run again.") from None

@@ -1,0 +1,1 @@
+"""Comparisons: a grid of methods, seeds and models, trained, evaluated and set side by side."""

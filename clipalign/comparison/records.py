@@ -1,0 +1,130 @@
+"""What is known of each cell: a small JSON file beside its folder.
+
+recipe.yaml            the recipe, grids spread
+cells/NAME.json        the record: definition, state, reason, result files
+cells/NAME/            a run directory, or model/ of a transform; results/
+compare.json …         the report (see `clipalign.comparison.write`)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from clipalign.comparison.plan import Cell, Plan
+from clipalign.errors import RunError
+from clipalign.files import atomic_write_text
+
+__all__ = ["Record", "State", "check_definitions", "read_record", "write_record"]
+
+SCHEMA_VERSION = 1
+
+State = Literal["missing", "started", "finished", "failed"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One cell's state.
+
+    Attributes:
+        state: how far it came.
+        definition: of the cell, `Cell.document()`.
+        evaluations: what it was measured by.
+        results: per evaluation's label, paths of result files from the cell's folder.
+        error, reason, exit_code: of a failure.
+        details: its traceback, where the error was not foreseen.
+    """
+
+    state: State = "missing"
+    definition: dict[str, Any] = field(default_factory=dict)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    results: dict[str, list[str]] = field(default_factory=dict)
+    error: str | None = None
+    reason: str | None = None
+    exit_code: int | None = None
+    details: str | None = None
+
+
+def record_path(plan: Plan, cell: Cell) -> Path:
+    """Where a cell's record lies."""
+    folder = plan.folder(cell)
+    return folder.with_name(folder.name + ".json")
+
+
+def read_record(plan: Plan, cell: Cell) -> Record:
+    """The record of a cell; state "missing" where there is none, or its results are gone.
+
+    Raises:
+        RunError: it is damaged or of another version.
+    """
+    path = record_path(plan, cell)
+    try:
+        document = json.loads(path.read_bytes())
+        version = document.pop("schema_version")
+        record = Record(**document)
+    except FileNotFoundError:
+        return Record()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{path} is not the record of a cell ({error}). Remove it to make the cell again."
+        ) from None
+    if version != SCHEMA_VERSION:
+        raise RunError(
+            f"{path} has version {version!r} of the records, and this clipalign reads version "
+            f"{SCHEMA_VERSION}. Choose another --output."
+        )
+    files = [plan.folder(cell) / file for each in record.results.values() for file in each]
+    if record.state == "finished" and not all(file.is_file() for file in files):
+        return replace(record, state="missing", results={})
+    return record
+
+
+def write_record(plan: Plan, cell: Cell, record: Record) -> None:
+    """Write a cell's record.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    document = {"schema_version": SCHEMA_VERSION, **asdict(record)}
+    text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=True)
+    atomic_write_text(record_path(plan, cell), text + "\n")
+
+
+def check_definitions(plan: Plan) -> None:
+    """Refuse an output whose cells another recipe made, before anything is done.
+
+    Raises:
+        RunError: naming every such cell and where it differs.
+    """
+    problems = []
+    for cell in plan.cells:
+        record = read_record(plan, cell)
+        folder = plan.folder(cell)
+        if record.state == "missing":
+            if folder.exists() and any(folder.iterdir()) and not record_path(plan, cell).exists():
+                problems.append(f"{folder} is there and no cell of this comparison made it")
+            if not record.definition:
+                continue
+        if not folder.exists() or not any(folder.iterdir()):
+            continue  # it left nothing behind
+        changed = [*_differences(record.definition, json.loads(json.dumps(cell.document())))]
+        if changed:
+            problems.append(f"{folder} differs in {', '.join(changed[:5])}")
+    if problems:
+        lines = "\n".join(f"  {p}" for p in problems)
+        raise RunError(
+            f"{plan.output} holds cells that another recipe made:\n{lines}\n"
+            "Choose another --output, or remove those folders."
+        )
+
+
+def _differences(a: Any, b: Any, where: str = "") -> Iterator[str]:
+    """Key paths at which two documents differ."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in dict.fromkeys([*a, *b]):
+            yield from _differences(a.get(key), b.get(key), f"{where}.{key}" if where else key)
+    elif a != b:
+        yield where

@@ -1,0 +1,238 @@
+"""End to end on the embedded world: made, measured, stopped, gone on with, reported."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipalign.cli.app import run as run_command
+from clipalign.errors import Interrupted, RunError
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLIPALIGN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small random CLIP, so that the world and not the model takes the time."""
+    import torch
+    from safetensors.torch import save_file
+
+    from clipalign.models.library import build_clip
+
+    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8}
+    text = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    config = {
+        "model_cfg": {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text},
+        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3},
+    }
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        state = build_clip(config).state_dict()
+    save_file(state, folder / "open_clip_model.safetensors")
+    return f"local-dir:{folder}"
+
+
+def recipe(tiny: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "title": "Tiny",
+        "base": {
+            "model": tiny,
+            "task": "typographic",
+            "dataset_options": {"views": 1},
+            "train": {"steps": 3, "batch_size": 4, "lr": 1e-3, "checkpoint_every_steps": 1},
+        },
+        "methods": {
+            "reference": {"model": "base"},
+            "broken": {"set": {"data": "nowhere/prefs"}},
+            "kto": {"set": {"method": "kto"}},
+            "half": {"of": "kto", "transform": {"method": "interpolate", "alpha": 0.5}},
+            "of broken": {"of": "broken", "transform": {"method": "interpolate", "alpha": 0.5}},
+        },
+        "baseline": "reference",
+        "evaluate": [{"suite": "typographic", "splits": ["test"], "options": {"resamples": 100}}],
+        **changes,
+    }
+
+
+@pytest.fixture(scope="module")
+def made(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    import clipalign
+
+    output = tmp_path_factory.mktemp("comparison") / "out"
+    return clipalign.compare(recipe(tiny), output=output)
+
+
+def test_every_cell_is_made_and_a_failing_one_stops_nothing(made: Any) -> None:
+    states = {cell.method: cell.state for cell in made.summary.cells}
+    assert states == {
+        "reference": "finished", "broken": "failed", "kto": "finished", "half": "finished",
+        "of broken": "failed",
+    }  # fmt: skip
+    reasons = {cell.method: cell.reason for cell in made.summary.cells}
+    assert "nowhere/prefs is not a preference set" in reasons["broken"]
+    assert reasons["of broken"] == "It is made from broken-s0, which is not finished."
+    run = made.output / "cells" / "kto-s0"
+    assert (run / "config.yaml").is_file()
+    assert (run / "results" / "typographic-emoji-test.json").is_file()
+    edited = made.output / "cells" / "half-s0" / "model"
+    assert f"source: {run}" in (edited / "transform.yaml").read_text()
+
+
+def test_the_table_is_of_the_files(made: Any) -> None:
+    [panel] = made.summary.panels
+    rows = {row.method: row for row in panel.rows}
+    assert set(rows) == {"reference", "kto", "half"}
+    path = made.output / "cells" / "kto-s0" / "results" / "typographic-emoji-test.json"
+    metrics = json.loads(path.read_text())["metrics"]
+    for axis in ("attacked_accuracy", "clean_accuracy", "kl_to_reference"):
+        assert rows["kto"].entries[axis].mean == metrics[axis]["value"]
+        assert rows["kto"].entries[axis].interval is not None
+    assert rows["reference"].entries["kl_to_reference"].mean == pytest.approx(0, abs=1e-6)
+    assert rows["half"].entries["kl_to_reference"].mean > 0
+    compared = {c["metric"]: c for c in json.loads(path.read_text())["comparisons"]}
+    tested = {t.metric: t for t in rows["kto"].tests}
+    for metric in ("attacked_accuracy", "clean_accuracy"):  # the suite's own paired test
+        assert tested[metric].p_value == compared[metric]["p_value"]
+        assert tested[metric].difference == pytest.approx(compared[metric]["difference"])
+
+
+def test_a_second_call_makes_nothing_again(made: Any, tiny: str) -> None:
+    import clipalign
+
+    def times() -> dict[Path, int]:
+        kept = ("kto-s0", "half-s0", "reference")
+        files = [p for name in kept for p in (made.output / "cells" / name).rglob("*")]
+        return {p: p.stat().st_mtime_ns for p in files if p.is_file()}
+
+    before = times()
+    again = clipalign.compare(recipe(tiny), output=made.output)
+    assert times() == before
+    assert again.summary == made.summary
+
+
+def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
+    made: Any, tiny: str, tmp_path: Path
+) -> None:
+    import clipalign
+
+    output = tmp_path / "stopped"
+    shutil.copytree(made.output, output)
+    run, record = output / "cells" / "kto-s0", output / "cells" / "kto-s0.json"
+    weights = (run / "model" / "open_clip_model.safetensors").read_bytes()
+    shutil.rmtree(run / "model")
+    shutil.rmtree(run / "results")
+    shutil.rmtree(run / "checkpoints" / "step-00000003")
+    document = json.loads(record.read_text())
+    record.write_text(json.dumps({**document, "state": "started", "results": {}}))
+    heard: list[str] = []
+
+    class Hears:
+        def note(self, text: str) -> None:
+            heard.append(text)
+
+        def progress(self, label: str, total: int | None = None) -> Any:
+            from clipalign.progress import Silent
+
+            return Silent().progress(label, total)
+
+    content = recipe(tiny)
+    del content["methods"]["broken"], content["methods"]["of broken"]
+    result = clipalign.compare(content, output=output, reporter=Hears())
+    assert "Going on from step 2 of 3." in heard
+    assert (run / "model" / "open_clip_model.safetensors").read_bytes() == weights
+    assert not result.failed
+    assert [p.evaluation for p in result.summary.panels] == ["typographic"]
+
+
+def test_another_evaluation_measures_again_and_trains_nothing(
+    made: Any, tiny: str, tmp_path: Path
+) -> None:
+    import clipalign
+
+    output = tmp_path / "measured"
+    shutil.copytree(made.output, output)
+    content = recipe(tiny)
+    for method in ("broken", "of broken", "half"):
+        del content["methods"][method]
+    content["evaluate"] = [
+        {"suite": "typographic", "splits": ["validation"], "options": {"resamples": 100}},
+        {
+            "suite": "retention",
+            "options": {"resamples": 100},
+            "show": ["recall_image_to_text_at_5"],
+        },
+    ]
+    model = output / "cells" / "kto-s0" / "model" / "open_clip_model.safetensors"
+    before = model.stat().st_mtime_ns
+    result = clipalign.compare(content, output=output)
+    assert model.stat().st_mtime_ns == before
+    assert [(p.evaluation, p.split) for p in result.summary.panels] == [
+        ("typographic", "validation"), ("retention", "test-unseen-concepts"),
+    ]  # fmt: skip
+    # what is retained is paired too, from the rows of the suite of that name
+    assert result.summary.panels[1].rows[1].entries["accuracy"].interval is not None
+
+
+def test_cells_of_another_recipe_are_not_touched(made: Any, tiny: str) -> None:
+    import clipalign
+
+    content = recipe(tiny)
+    content["base"]["train"]["steps"] = 4
+    with pytest.raises(RunError, match=r"kto-s0 differs in config\.train\.steps"):
+        clipalign.compare(content, output=made.output)
+
+
+def test_an_output_in_use_is_refused(made: Any, tiny: str) -> None:
+    from filelock import FileLock
+
+    import clipalign
+
+    lock = FileLock(made.output / ".lock")
+    with lock, pytest.raises(RunError, match="in use by another comparison"):
+        clipalign.compare(recipe(tiny), output=made.output)
+
+
+def test_the_command_says_what_failed_by_its_exit_code(
+    made: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = ["compare", str(made.output), "--report-only", "--quiet"]
+    assert run_command(shown) == 1  # a DataError and a RunError
+    text = capsys.readouterr().out
+    assert "3 of 5 cells are finished, 2 failed." in text
+    assert f"What is missing is made by: clipalign compare {made.output}" in text
+    assert run_command([*shown, "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["summary"]["title"] == "Tiny"
+    assert document["files"][0] == str(made.output / "compare.json")
+
+
+def test_a_stop_keeps_what_was_done_and_says_how_to_go_on(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import clipalign
+
+    def stopped(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("clipalign.evals.evaluate.evaluate", stopped)
+    content = recipe(tiny, methods={"reference": {"model": "base"}}, baseline=None)
+    with pytest.raises(Interrupted, match=f"clipalign compare {tmp_path / 'out'}"):
+        clipalign.compare(content, output=tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "cells" / "reference.json").read_text())
+    assert record["state"] == "started"
+    assert (tmp_path / "out" / "recipe.yaml").is_file()

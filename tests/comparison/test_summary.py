@@ -1,0 +1,206 @@
+"""From result files to the table, the front and the tests: every number by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+
+from clipalign.cli.console import table
+from clipalign.comparison.compare import report
+from clipalign.comparison.plan import make_plan
+from clipalign.comparison.summarise import summarise
+from clipalign.comparison.summary import Summary
+from clipalign.comparison.tables import markdown, terminal
+from clipalign.comparison.write import read_summary
+from clipalign.errors import DataError
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Drawing takes seconds."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("clipalign.comparison.plot.drawable", lambda panel: False)
+
+
+def row(summary, method):
+    [panel] = summary.panels
+    [found] = [r for r in panel.rows if r.method == method]
+    return found
+
+
+def test_means_and_spread_over_seeds(study):
+    robust = row(summarise(study), "robust")
+    assert robust.seeds == [0, 1]
+    attacked = robust.entries["attacked_accuracy"]
+    assert attacked.values == [0.75, 0.5]
+    assert attacked.mean == pytest.approx(0.625)
+    assert attacked.sd == pytest.approx(0.125 * 2**0.5)
+    assert (attacked.n, attacked.of) == (4, "image")
+    assert attacked.interval.method == "cluster-bootstrap-percentile"
+    assert attacked.interval.low <= 0.625 <= attacked.interval.high
+    reference = row(summarise(study), "reference").entries["clean_accuracy"]
+    assert (reference.values, reference.sd) == ([0.75], None)
+
+
+def test_a_number_that_is_no_mean_over_images_has_a_spread_and_no_interval(study):
+    ece = row(summarise(study), "robust").entries["ece"]
+    assert (ece.values, ece.sd, ece.interval) == ([0.25, 0.25], 0.0, None)
+
+
+def test_the_front_is_found_on_the_means_of_the_suites_axes(study):
+    summary = summarise(study)
+    assert [c.metric for c in summary.panels[0].columns if c.axis] == [
+        "attacked_accuracy", "clean_accuracy", "kl_to_reference",
+    ]  # fmt: skip
+    # attacked, clean, KL: reference 0, .75, 0; robust .625, .625, .15; dull .25, .375, .3
+    assert {r.method: (r.on_front, r.dominated_by) for r in summary.panels[0].rows} == {
+        "reference": (True, []),
+        "robust": (True, []),
+        "dull": (False, ["robust"]),
+    }
+
+
+def test_paired_tests_let_each_image_vote_once_over_all_seeds(study):
+    tests = {t.metric: t for t in row(summarise(study), "robust").tests}
+    attacked = tests["attacked_accuracy"]
+    assert attacked.difference == pytest.approx(0.625)
+    # images 0 to 2 are won (image 2 by one seed of two), image 3 by none: p = 2 · (1/2)³
+    assert (attacked.test, attacked.n_discordant, attacked.n) == ("sign-exact", 3, 8)
+    assert attacked.p_value == pytest.approx(0.25)
+    assert tests["kl_to_reference"].difference == pytest.approx(0.15)
+    assert tests["kl_to_reference"].p_value is None
+    assert "ece" not in tests
+    assert row(summarise(study), "reference").tests == []
+
+
+def test_a_failed_method_has_no_row_and_is_said(study):
+    summary = summarise(study)
+    assert [r.method for r in summary.panels[0].rows] == ["reference", "robust", "dull"]
+    failed = [c for c in summary.cells if c.state == "failed"]
+    assert [(c.name, c.reason) for c in failed] == [
+        ("broken-s0", "No data."), ("broken-s1", "No data."),
+    ]  # fmt: skip
+
+
+def test_a_missing_seed_is_counted_and_the_others_are_used(study):
+    (study.folder("robust-s1") / "results" / "a.json").unlink()
+    robust = row(summarise(study), "robust")
+    assert (robust.seeds, robust.missing) == ([0], 1)
+    assert robust.entries["attacked_accuracy"].values == [0.75]
+
+
+def test_other_axes_and_another_direction_give_another_front(study):
+    evaluation = study.evaluations[0].model_copy(update={"axes": None})
+    content = study.recipe.model_dump(exclude_defaults=True)
+    content["evaluate"] = [
+        {"suite": "typographic", "axes": [{"metric": "clean_accuracy", "better": "lower"}]}
+    ]
+    other = make_plan(content, study.output, check_options=False)
+    assert evaluation.axes_of_suite() != other.evaluations[0].axes_of_suite()
+    rows = summarise(other).panels[0].rows
+    assert [r.method for r in rows if r.on_front] == ["dull"]
+
+
+def test_an_axis_that_no_result_has_is_named_with_its_neighbours(study):
+    content = study.recipe.model_dump(exclude_defaults=True)
+    content["evaluate"] = [{"suite": "typographic", "axes": ["attacked_acuracy"]}]
+    [panel] = summarise(make_plan(content, study.output, check_options=False)).panels
+    assert "Did you mean 'attacked_accuracy'" in panel.warnings[0]
+    assert all(r.on_front is None for r in panel.rows)
+
+
+def test_a_result_that_was_changed_afterwards_is_refused(study):
+    path = study.folder("dull-s0") / "results" / "a.json"
+    path.write_text(path.read_text().replace("0.25", "0.95", 1))
+    with pytest.raises(DataError, match="was changed after it was written"):
+        summarise(study)
+
+
+def test_the_report_is_json_csv_markdown_and_pictures(study):
+    pytest.importorskip("matplotlib")
+    result = report(study)
+    names = {p.name for p in result.files}
+    assert names == {
+        "compare.json", "compare.csv", "compare.md",
+        "front-typographic-emoji-test.png", "front-typographic-emoji-test.svg",
+    }  # fmt: skip
+    assert list(result.failed) == ["broken-s0", "broken-s1"]
+    summary = read_summary(study.output)
+    assert summary == result.summary
+    assert json.loads((study.output / "compare.json").read_text())["schema_version"] == 1
+    with (study.output / "compare.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    [mean] = [
+        r for r in rows if (r["method"], r["metric"], r["seed"]) == ("robust", "clean_accuracy", "")
+    ]
+    assert float(mean["value"]) == pytest.approx(0.625)
+    assert float(mean["difference_to_baseline"]) == pytest.approx(-0.125)
+    seeds = [r for r in rows if r["method"] == "robust" and r["seed"]]
+    assert len(seeds) == 2 * 4
+    text = (study.output / "compare.md").read_text()
+    assert "| robust | 0,1 | 62.5 ± 17.7 [" in text
+    assert "![typographic, test](front-typographic-emoji-test.svg)" in text
+    assert "Failed: broken-s0: DataError: No data." in text
+    picture = (study.output / "front-typographic-emoji-test.svg").read_text()
+    assert all(name in picture for name in ("reference", "robust", "dull"))
+    before = {p: p.read_bytes() for p in result.files}
+    assert {p: p.read_bytes() for p in report(study).files} == before  # same files, same bytes
+
+
+def test_another_version_of_the_file_is_refused(study, no_pictures):
+    report(study)
+    path = study.output / "compare.json"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2', 1))
+    with pytest.raises(DataError, match="schema_version"):
+        read_summary(path)
+
+
+def test_the_schema_describes_every_field_of_the_file(study, no_pictures):
+    report(study)
+    document = json.loads((study.output / "compare.json").read_text())
+    schema = Summary.model_json_schema()
+    assert set(document) == set(schema["properties"])
+    for name, part in (("Panel", document["panels"][0]), ("CellRow", document["cells"][0])):
+        assert set(part) == set(schema["$defs"][name]["properties"])
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_the_terminal_is_never_overrun(study, width):
+    def align(headers, rows):
+        return table(headers, rows, width=width)
+
+    text = "\n".join(
+        line
+        for block in terminal(summarise(study), align).split("\n\n")
+        for line in block.splitlines()
+        if block.startswith(("method", "METHOD"))
+    )
+    assert "robust" in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_markdown_says_n_seeds_and_what_the_brackets_are(study):
+    text = markdown(summarise(study), {})
+    assert "typographic on emoji, split test: 4 images; from emoji-tiny" in text
+    assert "Mean ± standard deviation over seeds." in text
+    assert "95 % interval over images" in text
+    assert "p is not corrected for there being 4 tests" in text
+
+
+def test_report_only_loads_no_torch(study):
+    from clipalign.comparison.compare import write_recipe
+
+    write_recipe(study)
+    code = (
+        "import sys, io, contextlib\n"
+        "from clipalign.cli.app import run\n"
+        "with contextlib.redirect_stdout(io.StringIO()) as out:\n"
+        f"    code = run(['compare', {str(study.output)!r}, '--report-only', '--quiet'])\n"
+        "print(code, 'torch' in sys.modules, 'robust' in out.getvalue())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "False", "True"]  # two cells failed

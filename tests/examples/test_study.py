@@ -1,0 +1,79 @@
+"""The study's recipes parse, plan and name only metrics that exist; its scripts run on files."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipalign.cli.app import run as run_command
+from clipalign.comparison.plan import make_plan
+
+STUDY = Path(__file__).parents[2] / "examples" / "study"
+RECIPES = sorted(STUDY.glob("*.yaml"))
+
+
+def script(name: str):
+    spec = importlib.util.spec_from_file_location(name, STUDY / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_there_are_recipes():
+    assert {r.stem for r in RECIPES} >= {"typographic", "ablations", "retained", "transfer"}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_every_recipe_plans(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run_command(["compare", str(path), "--dry-run"]) == 0
+    assert "missing" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+    plan = make_plan(path, tmp_path)
+    trained = [c for c in plan.cells if c.kind == "train"]
+    assert {c.seed for c in trained} == {0, 1, 2}
+    assert plan.recipe.baseline in plan.recipe.methods
+    assert all(e.axes_of_suite() for e in plan.evaluations)
+
+
+def test_the_ablations_change_one_thing_and_change_it():
+    plan = make_plan(STUDY / "ablations.yaml", Path("out"), check_options=False)
+    dumps = {c.method: c.config.model_dump_json() for c in plan.cells if c.seed == 0}
+    assert len(set(dumps.values())) == len(dumps)
+    assert len(dumps) >= 20
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_the_page_has_each_recipes_command(path):
+    page = (STUDY / "README.md").read_text(encoding="utf-8")
+    assert f"clipalign compare examples/study/{path.name} -o studies/{path.stem}" in page
+    assert f"clipalign compare examples/study/{path.name} -o studies/{path.stem}" in (
+        path.read_text(encoding="utf-8")
+    )
+
+
+def test_the_page_names_scripts_that_exist():
+    page = (STUDY / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"python examples/study/(\w+)\.py", page))
+    assert named == {p.stem for p in STUDY.glob("*.py")}
+
+
+def test_kl_per_image_gives_quantiles_by_method(tmp_path):
+    module = script("kl_per_image")
+    kl = {"kto": [np.arange(101.0), np.arange(101.0)], "reference": [np.zeros(101)]}
+    assert "| kto | 2 | 101 | 50.0000 | 10.0000 | 25.0000 | 50.0000 |" in module.table(kl)
+    pytest.importorskip("matplotlib")
+    module.plot(kl, tmp_path / "kl.svg")
+    assert "kto" in (tmp_path / "kl.svg").read_text()
+
+
+def test_curves_over_t_as_a_table_by_hand():
+    module = script("over_t")
+    curves = {"OD": [[0.5, 0.6], [0.7, 0.6]], "OCR": [[0.1, 0.2], [0.1, 0.2]]}
+    text = module.table(curves, [0.0, 1.0], "9 images")
+    assert "| 0 | 60.0 ± 14.1 | 10.0 ± 0.0 |" in text
+    assert "| 1 | 60.0 ± 0.0 | 20.0 ± 0.0 |" in text

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from clipalign.evals.evaluate import evaluate
+    from clipalign.evals.publish import export
     from clipalign.hookspecs import hookimpl
     from clipalign.models.load import load_model
     from clipalign.objectives.base import Objective, ObjectiveOptions, PolicyBatch
@@ -54,6 +55,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "evaluate",
+    "export",
     "hookimpl",
     "load_model",
     "objective",
@@ -64,6 +66,7 @@ __all__ = [
 
 _HOME = {
     "evaluate": "clipalign.evals.evaluate",
+    "export": "clipalign.evals.publish",
     "hookimpl": "clipalign.hookspecs",
     "load_model": "clipalign.models.load",
     "objective": "clipalign.build",

@@ -130,6 +130,7 @@ def register_commands(register: Register) -> None:
     register("train", f"{home}.train:app", summary="Align a model with preferences.")
     register("transform", f"{home}.transform:app", summary="Turn what was learnt, or undo it.")
     register("eval", f"{home}.eval:app", summary="Measure models, with intervals.")
+    register("export", f"{home}.export:app", summary="Write a model for others, with its card.")
     register("runs", f"{home}.runs:app", summary="List and show training runs.")
     register("config", f"{home}.config:app", summary="Show, check and copy configurations.")
     register("plugins", f"{home}.plugins:app", summary="List, show and diagnose plugins.")

@@ -77,7 +77,9 @@ class LoadedModel:
         self.tokenizer = tokenizer
         self.preprocess = Preprocess(self.config["preprocess_cfg"])
         self.embed_dim = int(config["model_cfg"]["embed_dim"])
-        self.context_length = int(clip.context_length)
+        # A Hugging Face text tower has room for more than the texts that the model was trained on.
+        own = getattr(tokenizer, "context_length", None) or clip.context_length
+        self.context_length = min(int(own), int(clip.context_length))
         self.fixed = frozenset(n for n, p in clip.named_parameters() if not p.requires_grad)
         self._check_text_tower()
 

@@ -17,7 +17,8 @@ from clipalign._version import __version__
 from clipalign.build import objective, regulariser
 from clipalign.config import RunConfig, load_config
 from clipalign.errors import ConfigError, DataError, Interrupted, StorageError, UsageError
-from clipalign.files import append_jsonl
+from clipalign.evals.card import run_card
+from clipalign.files import append_jsonl, atomic_write_text
 from clipalign.models.export import export_model, open_clip_line
 from clipalign.models.feature_cache import (
     feature_path,
@@ -186,6 +187,7 @@ class _Session:
             self.say.note(f"Going on from step {trainer.step} of {trainer.total}.")
         run.truncate_metrics(trainer.step)
         run.write_environment(_environment(self.model))
+        atomic_write_text(run.manifest, self.preferences.manifest.dump())
         call_hook("run_started", run_dir=run.path, config=config)
         callbacks = trainer.callbacks
         assert isinstance(callbacks, _Callbacks)
@@ -206,7 +208,7 @@ class _Session:
             LinearMap(self.part.weight.detach()).save(
                 run.linear_map, model=config.model, model_sha256=self.model.sha256
             )
-        export_model(self.part.merge(), run.model)
+        export_model(self.part.merge(), run.model, card=run_card(run.path))
         result = TrainResult(
             run.path,
             trainer.step,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ __all__ = ["card_of", "refresh_card", "run_card"]
 _TRANSFORM = "transform.yaml"
 _EMBEDDED_LICENCE = "mit"
 _BIAS = re.compile(r"gender|skew|bias|ndkl|parity|stereotype|top_k")
+_DETAIL = re.compile(r"(^|_)reverse_|_(median|p\d+)$")
 _DISTANCE = re.compile(r"(^|_)kl_to_reference$|cosine_to_reference$")
 
 
@@ -57,7 +58,7 @@ def card_of(
     measured = [] if results is None else _results(results, sha256)
     return dataclasses.replace(
         card,
-        metrics=[block for result in measured for block in _measured(result)],
+        metrics=_metrics(measured),
         given_up=_given_up(measured),
         bias=_bias(measured),
         licence=licence or card.licence,
@@ -166,40 +167,64 @@ def _results(folder: Path, sha256: str | None) -> list[SuiteResult]:
     return found
 
 
-def _measured(result: SuiteResult) -> list[str]:
+def _metrics(results: Sequence[SuiteResult]) -> list[str]:
+    """A title and a table a result; what is the same beside all of them is shown once."""
+    blocks: list[str] = []
+    shown: set[tuple[str, float | None]] = set()
+    for result in results:
+        kept = {
+            name: metric
+            for name, metric in result.metrics.items()
+            if not _DETAIL.search(name) and (name, metric.value) not in shown
+        }
+        shown |= {(name, m.value) for name, m in kept.items() if name.startswith("retention_")}
+        blocks += _measured(result, kept)
+    return blocks
+
+
+def _measured(result: SuiteResult, metrics: Mapping[str, MetricValue]) -> list[str]:
     data = result.dataset
     against = f", against {public(result.against.name)}" if result.against else ""
     title = f"**{result.suite}** on {public(data.name)}, split {data.split}: {data.n:,} images"
     differences = {c.metric: c for c in result.comparisons}
     rows = []
-    for name, metric in result.metrics.items():
+    for name, metric in metrics.items():
         if metric.value is None:
             continue
         change = differences.get(name)
         shift = "" if change is None else _with_interval(change.difference, change, metric, "+")
         rows.append((_label(name), _with_interval(metric.value, metric, metric), shift))
-    header = ("metric", "value [95 %]", "less the base model's [95 %]")
+    header = ("metric", "value [95 %]", "against the base model, in points or units [95 %]")
     return [f"{title}{against}.", table(header, rows)]
 
 
 def _given_up(results: Sequence[SuiteResult]) -> list[str]:
     """Every measure that became worse, and how far the model moved; by result."""
     blocks = []
+    shown: set[tuple[str, float]] = set()
     for result in results:
         rows = []
         for change in result.comparisons:
             metric = result.metrics[change.metric]
             better = metric.higher_is_better
+            same = (change.metric, change.difference)
+            if same in shown or _DETAIL.search(change.metric):
+                continue
             if better is None or change.difference == 0 or (change.difference > 0) == better:
                 continue
+            if change.metric.startswith("retention_"):
+                shown.add(same)
             sure = change.interval is not None and change.interval.low * change.interval.high > 0
             shift = _with_interval(change.difference, change, metric, "+")
             rows.append((_label(change.metric), shift, "yes" if sure else "no"))
         for name, metric in result.metrics.items():
-            if _DISTANCE.search(name) and metric.value is not None:
+            moved = _DISTANCE.search(name) and not _DETAIL.search(name)
+            if moved and metric.value is not None and (name, metric.value) not in shown:
+                if name.startswith("retention_"):
+                    shown.add((name, metric.value))
                 rows.append((_label(name), _with_interval(metric.value, metric, metric), "–"))
         if rows:
-            header = ("worse than before", "by [95 %]", "interval excludes 0")
+            header = ("worse than before", "by, in points or units [95 %]", "interval excludes 0")
             where = f"{result.suite} on {public(result.dataset.name)}, {result.dataset.split}"
             blocks += [f"{where}:", table(header, rows)]
     return blocks
@@ -216,7 +241,8 @@ def _bias(results: Sequence[SuiteResult]) -> list[str]:
 
 
 def _with_interval(value: float, owner: Any, metric: MetricValue, sign: str = "-") -> str:
-    scale, mark = (100, " %") if metric.unit == "share" else (1, "")
+    """A value of a metric with its interval; with sign "+" a difference, shares in points."""
+    scale, mark = (100, " %" if sign == "-" else "") if metric.unit == "share" else (1, "")
     digits = 1 if scale == 100 else 4
     text = f"{scale * value:{sign}.{digits}f}{mark}"
     interval = owner.interval

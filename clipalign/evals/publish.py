@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from clipalign.errors import UsageError
 from clipalign.evals.card import card_of
 from clipalign.models.formats import beside, check_format, load_lines, parse_format, write_model
 from clipalign.models.load import load_model, model_config
-from clipalign.models.push import check_push, push_model
+from clipalign.models.push import check_push, parse_push_target, push_model
 from clipalign.models.spec import parse_model_spec
 from clipalign.progress import Reporter, Silent
 
@@ -96,6 +97,9 @@ def export(
     card = card_of(
         model, loaded.sha256, results=Path(results) if results else None, licence=licence
     )
+    if push is not None:
+        lines = tuple(load_lines(form, hub=parse_push_target(push)))
+        card = dataclasses.replace(card, load=lines)
     say.note(f"Writing {form} to {target}…")
     written = write_model(loaded, target, form, card=card, dtype=dtype)
     pushed = None

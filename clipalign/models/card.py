@@ -40,6 +40,7 @@ class Card:
         given_up: blocks: what became worse than in the base model.
         bias: blocks: what was measured of bias.
         licence: of the weights; None where it is not known.
+        load: Python lines that load the model; those of its own directory where there are none.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Card:
     given_up: Sequence[str] = ()
     bias: Sequence[str] = ()
     licence: str | None = None
+    load: Sequence[str] = ()
 
 
 def render_card(card: Card, form: str, load: Sequence[str]) -> str:
@@ -59,7 +61,7 @@ def render_card(card: Card, form: str, load: Sequence[str]) -> str:
     Args:
         card: what it says.
         form: open_clip, transformers or onnx.
-        load: Python lines that load the model.
+        load: Python lines that load the model, where the card has none.
     """
     head: dict[str, object] = {
         "library_name": _LIBRARY[form],
@@ -74,7 +76,7 @@ def render_card(card: Card, form: str, load: Sequence[str]) -> str:
         "on holding; so may that of the images."
     )
     sections = [
-        ("How to load it", ["```python\n" + "\n".join(load) + "\n```"]),
+        ("How to load it", ["```python\n" + "\n".join(card.load or load) + "\n```"]),
         ("How it was made", [table(("", ""), card.facts.items())] if card.facts else []),
         ("Data", [table(("", ""), card.data.items())] if card.data else ["None is recorded."]),
         ("What was measured", card.metrics or [_NOT_MEASURED]),

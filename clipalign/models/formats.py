@@ -100,15 +100,17 @@ def beside(directory: str | os.PathLike[str], form: str) -> Path:
     return path.with_name(f"{path.name}-{form}")
 
 
-def load_lines(form: str, directory: str = ".") -> Sequence[str]:
+def load_lines(form: str, directory: str = ".", hub: str | None = None) -> Sequence[str]:
     """The Python lines that load a written model.
 
     Args:
         form: one of FORMATS.
         directory: where it is.
+        hub: org/name, where it is on the hub instead.
     """
+    directory = hub or directory
     if form == "open_clip":
-        name = f"local-dir:{directory}"
+        name = f"hf-hub:{hub}" if hub else f"local-dir:{directory}"
         return (
             "import open_clip",
             f"model, _, preprocess = open_clip.create_model_and_transforms({name!r})",
@@ -120,6 +122,9 @@ def load_lines(form: str, directory: str = ".") -> Sequence[str]:
             f"model = CLIPModel.from_pretrained({directory!r})",
             f"processor = CLIPProcessor.from_pretrained({directory!r})",
         )
+    if hub:
+        download = "from huggingface_hub import snapshot_download"
+        return (download, f"directory = snapshot_download({hub!r})", *load_lines(form))
     return (
         "import json, onnxruntime",
         f"image = onnxruntime.InferenceSession({directory + '/image.onnx'!r})",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from clipalign.evals.evaluate import evaluate
+    from clipalign.evals.publish import export
     from clipalign.hookspecs import hookimpl
     from clipalign.models.load import load_model
     from clipalign.objectives.base import Objective, ObjectiveOptions, PolicyBatch
@@ -57,6 +58,7 @@ __all__ = [
     "__version__",
     "compare",
     "evaluate",
+    "export",
     "hookimpl",
     "load_model",
     "objective",
@@ -69,6 +71,7 @@ __all__ = [
 _HOME = {
     "compare": "clipalign.comparison.compare",
     "evaluate": "clipalign.evals.evaluate",
+    "export": "clipalign.evals.publish",
     "hookimpl": "clipalign.hookspecs",
     "load_model": "clipalign.models.load",
     "objective": "clipalign.build",

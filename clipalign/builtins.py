@@ -141,6 +141,7 @@ def register_commands(register: Register) -> None:
     register("retrieve", f"{home}.retrieve:app", summary="Search images with several models.")
     register("report", f"{home}.report:app", summary="Show results as one page, with images.")
     register("compare", f"{home}.compare:app", summary="Methods × seeds × models, side by side.")
+    register("export", f"{home}.export:app", summary="Write a model for others, with its card.")
     register("runs", f"{home}.runs:app", summary="List, show, compare and remove training runs.")
     register("config", f"{home}.config:app", summary="Show, check and copy configurations.")
     register("plugins", f"{home}.plugins:app", summary="List, show and diagnose plugins.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -64,6 +64,20 @@ class TrainConfig(_Tree):
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="Of the forward pass; the weights that are trained stay fp32."
+    )
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="Factor of the rate from each block to the one below it."
+    )
+    lr_scales: dict[Literal["stem", "blocks", "head"], Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="Factors of the rate by part of the image tower; the text tower has none.",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Compute blocks again on the way back: less memory, more time."
+    )
+    compile: bool = Field(False, description="torch.compile the image tower.")
+    channels_last: bool | None = Field(
+        None, description="Memory order of images; null for what the tower gains from."
     )
     averaging: Literal["bma", "ema", "none"] = Field(
         "bma", description="Average of the weights: the paper's Beta average, exponential, none."

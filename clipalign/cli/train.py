@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table
+from clipalign.cli.export import FORMAT_HELP, PUSH_HELP, also, check_words
 from clipalign.cli.report import report_line
 from clipalign.cli.runs import complete_runs, sparklines
 
@@ -73,6 +74,11 @@ def train(
     evaluate: Annotated[
         bool, typer.Option("--eval/--no-eval", help="Compare with the reference afterwards.")
     ] = True,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help=f"Also write the model for: {FORMAT_HELP}"),
+    ] = None,
+    push: Annotated[str | None, typer.Option(help=PUSH_HELP)] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -105,10 +111,17 @@ def train(
         "seed": seed,
     }
     from clipalign.config import load_config
+    from clipalign.training.rundir import RunDirectory
 
-    if resume is None:  # names and bounds fail here, before torch is imported
-        load_config(config, settings or (), **keys)
+    check_words(form, push)
+    # names and bounds fail here, before torch is imported
+    known = load_config(config, settings or (), **keys) if resume is None else None
     out.note("Loading torch …")
+    if form or push:
+        from clipalign.evals.publish import check_export
+
+        model = known.model if known else RunDirectory.open(resume or Path())[1].model
+        check_export(model, form, push)
     from clipalign.training.train import train as run_training
 
     result = run_training(
@@ -121,8 +134,11 @@ def train(
     document = result.document()
     if evaluate:
         document["results"] = _evaluate(result.run, device, out)
+    exported, words = also(result.model, form, push, out)
+    if exported is not None:
+        document["export"] = exported
     text = (
-        f"\nRun:   {result.run}\nModel: {result.model}\n{report_line(result.run)}\n\n"
+        f"\nRun:   {result.run}\nModel: {result.model}{words}\n{report_line(result.run)}\n\n"
         f"{result.open_clip_line}"
     )
     out.result(document, text)

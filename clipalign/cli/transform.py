@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table
+from clipalign.cli.export import FORMAT_HELP, PUSH_HELP, also, check_words
 from clipalign.cli.runs import complete_runs
 from clipalign.errors import UsageError
 from clipalign.plugins import registry
@@ -103,6 +104,11 @@ def transform(
         Path | None,
         typer.Option("--output", "-o", help="Directory to make; models/… if left out."),
     ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help=f"Also write the model for: {FORMAT_HELP}"),
+    ] = None,
+    push: Annotated[str | None, typer.Option(help=PUSH_HELP)] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if any.")] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -143,12 +149,17 @@ def transform(
     if split is not None and makes:
         raise UsageError("--split goes with --scan alone: nothing is fitted on a split of choice.")
     _check(method, scan, "t" in options)
+    check_words(form, push)
     out.note("Loading torch and open_clip…")
     from clipalign.transforms.scan import parse_scan, write_scan
     from clipalign.transforms.transform import default_name, open_context
     from clipalign.transforms.transform import scan as run_scan
     from clipalign.transforms.transform import transform as run_transform
 
+    if form or push:
+        from clipalign.evals.publish import check_export
+
+        check_export(run, form, push)
     values = parse_scan(scan) if scan else []
     context = open_context(
         run,
@@ -166,7 +177,11 @@ def transform(
     if makes:
         result = run_transform(context, method=method, output=output, reporter=out, **options)
         folder, document = result.model, result.document()
-        lines = [result.transform.statement(), f"Model: {result.model}\n", result.open_clip_line]
+        exported, words = also(result.model, form, push, out)
+        if exported is not None:
+            document["export"] = exported
+        model = f"Model: {result.model}{words}\n"
+        lines = [result.transform.statement(), model, result.open_clip_line]
     if scanned is not None:
         files = write_scan(scanned, folder, out)
         document["scan"] = scanned.document() | {"files": [str(file) for file in files]}

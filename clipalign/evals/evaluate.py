@@ -11,6 +11,7 @@ from clipalign.datasets.base import Dataset
 from clipalign.datasets.locate import locate_dataset
 from clipalign.errors import RunError, UsageError, near_matches
 from clipalign.evals.base import EvalContext, Suite
+from clipalign.evals.card import refresh_card
 from clipalign.evals.results import SuiteResult, write_result
 from clipalign.evals.retention import with_retention
 from clipalign.models.load import default_device, load_model
@@ -103,6 +104,10 @@ def evaluate(
         if output is not None:
             result = write_result(result_path(output, result), result, rows)
         results.append(result)
+    run = run_of(spec)
+    own = None if run is None else (run / "results").resolve()
+    if run is not None and output is not None and Path(output).resolve() == own:
+        refresh_card(run / "model", tested.sha256)
     return results
 
 

@@ -1,4 +1,4 @@
-"""Writing a model as an ordinary open_clip directory: configuration, weights, preprocessing."""
+"""Writing a model as an ordinary open_clip directory: config, weights, preprocessing, card."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from torch import Tensor
 
 from clipalign.errors import ModelError, StorageError, UsageError, near_matches
 from clipalign.files import canonical_json, storage_errors
+from clipalign.models.card import CARD_NAME, Card, render_card
+from clipalign.models.formats import load_lines
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.spec import CONFIG_NAME, WEIGHTS_NAME
 
-__all__ = ["export_model", "open_clip_line"]
+__all__ = ["card_text", "export_model", "new_directory", "open_clip_line"]
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -32,6 +34,7 @@ def export_model(
     *,
     state: Mapping[str, Tensor] | None = None,
     dtype: str = "fp32",
+    card: Card | None = None,
 ) -> Path:
     """Write a directory that `open_clip.create_model_and_transforms("local-dir:…")` loads.
 
@@ -42,6 +45,7 @@ def export_model(
         directory: where to.
         state: other weights of the same architecture (averaged ones), by open_clip's names.
         dtype: fp32, fp16 or bf16 on the disk; open_clip loads all of them as float32.
+        card: for README.md; None for one that says only what the model itself tells.
 
     Returns:
         The directory, absolute.
@@ -57,7 +61,8 @@ def export_model(
     text = json.dumps(model.config, indent=2) + "\n"
     # One entry: safetensors writes several in random order, and equal models must be equal bytes.
     metadata = {"open_clip_config": canonical_json(model.config).decode()}
-    with _new_directory(Path(os.path.abspath(directory))) as new:
+    target = Path(os.path.abspath(directory))
+    with new_directory(target, CONFIG_NAME) as new:
         (new / CONFIG_NAME).write_text(text, encoding="utf-8")
         if hasattr(model.tokenizer, "save_pretrained"):  # open_clip looks for it in the directory
             model.tokenizer.save_pretrained(new)
@@ -65,10 +70,20 @@ def export_model(
             save_file(tensors, new / WEIGHTS_NAME, metadata=metadata)
         except SafetensorError as error:  # how safetensors reports a full disk
             raise StorageError(f"Cannot write {directory}: {error}") from error
-        for file in new.iterdir():
-            with open(file, "rb") as handle:
-                os.fsync(handle.fileno())
-    return Path(os.path.abspath(directory))
+        text = card_text(model, card, "open_clip", target)
+        (new / CARD_NAME).write_text(text, encoding="utf-8")
+    return target
+
+
+def card_text(model: LoadedModel, card: Card | None, form: str, target: Path) -> str:
+    """README.md of a model that is written to `target`; see clipalign/models/card.py."""
+    if card is None:
+        run = target.name == "model" and (target.parent / "config.yaml").is_file()
+        title = target.parent.name if run else target.name
+        local = model.spec.path is not None and model.spec.kind != "embedded"
+        base = model.name if local else str(model.spec)
+        card = Card(title, base, f"Made from {base} by clipalign.")
+    return render_card(card, form, load_lines(form))
 
 
 def open_clip_line(directory: str | os.PathLike[str]) -> str:
@@ -101,12 +116,21 @@ def _plain_tensors(
 
 
 @contextlib.contextmanager
-def _new_directory(target: Path) -> Iterator[Path]:
-    """A directory beside `target` that takes its place when the block ends without an exception."""
+def new_directory(target: Path, marker: str) -> Iterator[Path]:
+    """A directory beside `target` that takes its place when the block ends without an exception.
+
+    Args:
+        target: absolute.
+        marker: a file that a directory must have to be replaced: a model of the same format.
+
+    Raises:
+        StorageError: it cannot be written, or the directory holds something else.
+    """
     with storage_errors(target):
-        if target.exists() and not (target / CONFIG_NAME).is_file() and _holds_anything(target):
+        if target.exists() and not (target / marker).is_file() and _holds_anything(target):
+            kind = "open_clip model" if marker == CONFIG_NAME else f"model with a {marker}"
             raise StorageError(
-                f"Cannot write {target}: it exists and is no open_clip model. Choose another "
+                f"Cannot write {target}: it exists and is no {kind}. Choose another "
                 "directory, or remove it."
             )
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -116,6 +140,9 @@ def _new_directory(target: Path) -> Iterator[Path]:
         try:
             new.mkdir()
             yield new
+            for file in new.iterdir():
+                with open(file, "rb") as handle:
+                    os.fsync(handle.fileno())
             if target.exists():
                 os.replace(target, old)
             os.replace(new, target)

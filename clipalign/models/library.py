@@ -54,6 +54,7 @@ def build_clip(config: Mapping[str, Any]) -> Any:
             vision["timm_model_pretrained"] = False
         if "hf_model_name" in text:
             text["hf_model_pretrained"] = False
+            _refuse_remote_code(text["hf_model_name"])
         custom_text = model_cfg.pop("custom_text", False) or "hf_model_name" in text
         if custom_text and "multimodal_cfg" in model_cfg:
             kind = open_clip.CoCa
@@ -68,3 +69,20 @@ def build_clip(config: Mapping[str, Any]) -> Any:
     preprocess = {**config["preprocess_cfg"], "size": clip.visual.image_size}
     open_clip.set_model_preprocess_cfg(clip, preprocess)
     return clip.eval()
+
+
+def _refuse_remote_code(name: str) -> None:
+    """Let a text tower whose configuration brings code fail here, before open_clip reads it.
+
+    Raises:
+        ImportError: transformers is not installed.
+        ValueError: it brings code; transformers says so.
+    """
+    try:
+        from transformers import AutoConfig
+    except ImportError as error:
+        raise ImportError(
+            f"the text tower {name} needs the package transformers; install it with: "
+            "pip install 'clipalign[transformers]'"
+        ) from error
+    AutoConfig.from_pretrained(name, trust_remote_code=False)

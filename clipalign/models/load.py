@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from clipalign.errors import ModelError
@@ -22,13 +21,16 @@ from clipalign.models.library import Announce, build_clip, open_clip_module
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.spec import (
     CONFIG_NAME,
-    WEIGHTS_NAME,
+    HF_CONFIG_NAME,
     ModelSpec,
     matching_architecture,
     parse_model_spec,
 )
+from clipalign.models.transformers_format import read_transformers_config
+from clipalign.models.transformers_names import from_transformers, open_clip_model_cfg
+from clipalign.models.weights import inspect_weights, read_weights, weights_in
 
-__all__ = ["LoadedModel", "default_device", "load_model", "open_clip_module"]
+__all__ = ["LoadedModel", "default_device", "load_model", "model_config", "open_clip_module"]
 
 _METADATA_KEY = "open_clip_config"
 _RANDOM_SEED = 0
@@ -36,11 +38,17 @@ _RANDOM_SEED = 0
 
 @dataclass(frozen=True)
 class _Source:
-    """Where the parts of a model are. `tokenizer` is a name that open_clip.get_tokenizer knows."""
+    """Where the parts of a model are.
+
+    Attributes:
+        tokenizer: a name that open_clip.get_tokenizer knows; None for CLIP's own.
+        convert: renames the file's tensors, given the state that is wanted.
+    """
 
     config: dict[str, Any]
     weights: Path | None
     tokenizer: str | None
+    convert: Callable[..., dict[str, Tensor]] | None = None
 
 
 def default_device(device: str | None = None) -> str:
@@ -81,6 +89,16 @@ def load_model(
     )
 
 
+def model_config(spec: str | os.PathLike[str] | ModelSpec) -> dict[str, Any]:
+    """`model_cfg` and `preprocess_cfg` of a model, without loading its weights.
+
+    Raises:
+        ModelError: the spec names nothing, or cannot be downloaded.
+    """
+    parsed = spec if isinstance(spec, ModelSpec) else parse_model_spec(spec)
+    return _SOURCES[parsed.kind](parsed).config
+
+
 def _from_architecture(spec: ModelSpec) -> _Source:
     open_clip = open_clip_module()
     architecture, weights, preprocess = spec.architecture, None, {}
@@ -108,7 +126,14 @@ def _from_directory(spec: ModelSpec) -> _Source:
             "again, or name another model."
         )
     config = _read_config(spec.path / CONFIG_NAME)
-    return _Source(config, _weights_in(spec.path), f"local-dir:{spec.path}")
+    _check_beside(config, spec.path)
+    return _Source(config, weights_in(spec.path), f"local-dir:{spec.path}")
+
+
+def _from_transformers(spec: ModelSpec) -> _Source:
+    assert spec.path is not None
+    config = read_transformers_config(spec.path)
+    return _Source(config, weights_in(spec.path, parts=True), None, from_transformers)
 
 
 def _from_file(spec: ModelSpec) -> _Source:
@@ -116,7 +141,7 @@ def _from_file(spec: ModelSpec) -> _Source:
     beside = spec.path.parent / CONFIG_NAME
     if beside.is_file():
         return _Source(_read_config(beside), spec.path, f"local-dir:{spec.path.parent}")
-    recorded = _inspect(spec.path)[1].get(_METADATA_KEY)
+    recorded = inspect_weights(spec.path)[1].get(_METADATA_KEY)
     if recorded is None:
         raise ModelError(
             f"{spec} does not say which architecture it is: there is no {CONFIG_NAME} beside it "
@@ -131,6 +156,7 @@ _SOURCES: dict[str, Callable[[ModelSpec], _Source]] = {
     "random": _from_architecture,
     "hub": _from_hub,
     "directory": _from_directory,
+    "transformers": _from_transformers,
     "file": _from_file,
 }
 
@@ -165,49 +191,31 @@ def _complete(config: dict[str, Any], preprocess: dict[str, Any]) -> dict[str, A
     return {"model_cfg": config["model_cfg"], "preprocess_cfg": merged}
 
 
-def _weights_in(directory: Path) -> Path:
-    """The one safetensors file of a directory; open_clip's names go first."""
-    for name in (WEIGHTS_NAME, "open_clip_pytorch_model.safetensors", "model.safetensors"):
-        if (directory / name).is_file():
-            return directory / name
-    found = sorted(directory.glob("*.safetensors"))
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(file.name for file in found)
-        raise ModelError(f"{directory} has several checkpoints ({names}): name one of the files.")
-    raise ModelError(
-        f"{directory} has no {WEIGHTS_NAME}. Pickled weights (.bin, .pt) are not read: convert "
-        "them to safetensors where you trust their source."
-    )
-
-
-def _inspect(path: Path) -> tuple[dict[str, list[int]], dict[str, str]]:
-    """Shapes and metadata of a safetensors file, without reading its weights."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            shapes = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-            return shapes, file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} is not a sound safetensors file: {error}") from error
-
-
 def _load_weights(clip: Any, source: _Source, spec: ModelSpec) -> None:
     """Fill the model, refusing what open_clip would stretch (position embeddings) or guess."""
-    assert source.weights is not None
-    shapes: dict[str, list[int]] = {}
-    if source.weights.suffix == ".safetensors":
-        shapes, metadata = _inspect(source.weights)
-        _check_activation(source, metadata)
-        differing = _differences(clip.state_dict(), shapes)
-        if differing and spec.kind != "pretrained":  # open_clip knows which of its tags to resize
-            raise ModelError(f"{source.weights} does not fit its architecture: {differing}")
+    path = source.weights
+    assert path is not None
+    if source.convert is not None:
+        _fill(clip, source.convert(read_weights(path), clip.state_dict()), path)
+        return
+    shapes, metadata = inspect_weights(path) if path.suffix != ".npz" else ({}, {})
+    _check_activation(source, metadata)
+    differing = _differences(clip.state_dict(), shapes)
+    if differing and spec.kind != "pretrained":  # open_clip knows which of its tags to resize
+        raise ModelError(f"{path} does not fit its architecture: {differing}")
     try:
-        open_clip_module().load_checkpoint(clip, str(source.weights), strict=True)
+        open_clip_module().load_checkpoint(clip, str(path), strict=True, weights_only=True)
     except Exception as error:  # conversions of other formats fail in many ways
         differing = _differences(clip.state_dict(), shapes, names=True)
         reason = differing or f"{type(error).__name__}: {str(error)[:300]}"
-        raise ModelError(f"{source.weights} does not fit its architecture: {reason}") from error
+        raise ModelError(f"{path} does not fit its architecture: {reason}") from error
+
+
+def _fill(clip: Any, state: dict[str, Tensor], path: Path) -> None:
+    shapes = {name: list(tensor.shape) for name, tensor in state.items()}
+    if differing := _differences(clip.state_dict(), shapes, names=True):
+        raise ModelError(f"{path} does not fit its architecture: {differing}")
+    clip.load_state_dict({n: t.reshape(clip.state_dict()[n].shape) for n, t in state.items()})
 
 
 def _check_activation(source: _Source, metadata: dict[str, str]) -> None:
@@ -220,6 +228,22 @@ def _check_activation(source: _Source, metadata: dict[str, str]) -> None:
             f"{source.weights} was trained with quick_gelu={bool(trained.get('quick_gelu'))}, but "
             f"the {CONFIG_NAME} beside it says otherwise: every number would be wrong. Put the "
             "configuration back that belongs to these weights."
+        )
+
+
+def _check_beside(config: dict[str, Any], directory: Path) -> None:
+    """A config.json of transformers in the same directory must name the same activation."""
+    path = directory / HF_CONFIG_NAME
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        theirs = open_clip_model_cfg(found, str(path))["quick_gelu"]
+    except (OSError, ValueError, ModelError, AttributeError):  # none, or of another kind of model
+        return
+    if theirs != bool(config["model_cfg"].get("quick_gelu")):
+        raise ModelError(
+            f"{path} says quick_gelu={theirs}, and the {CONFIG_NAME} beside it says otherwise: "
+            "with the wrong one every number is wrong. Remove the file that does not belong to the "
+            "weights."
         )
 
 
@@ -243,6 +267,11 @@ def _differences(
 def _tokenizer(source: _Source, spec: ModelSpec) -> Callable[..., Tensor]:
     open_clip = open_clip_module()
     text_cfg = source.config["model_cfg"]["text_cfg"]
+    if "trust_remote_code" in (text_cfg.get("tokenizer_kwargs") or {}):
+        raise ModelError(
+            f"The tokeniser of {spec} asks for code of its own to be run (trust_remote_code in "
+            f"text_cfg of its {CONFIG_NAME}), which is never done."
+        )
     if source.tokenizer is None:
         if text_cfg.get("hf_tokenizer_name"):
             raise ModelError(
@@ -253,12 +282,14 @@ def _tokenizer(source: _Source, spec: ModelSpec) -> Callable[..., Tensor]:
         return open_clip.SimpleTokenizer(  # type: ignore[no-any-return]
             context_length=text_cfg.get("context_length", 77), **words
         )
+    # Said outright, transformers neither runs a tokeniser's own code nor asks whether to.
+    inert = {"trust_remote_code": False} if text_cfg.get("hf_tokenizer_name") else {}
     try:
-        return open_clip.get_tokenizer(source.tokenizer)  # type: ignore[no-any-return]
+        return open_clip.get_tokenizer(source.tokenizer, **inert)  # type: ignore[no-any-return]
     except ImportError as error:
         raise ModelError(
             f"The tokeniser of {spec} needs a package that is not installed: {error}. "
-            "Install it with: pip install transformers"
+            "Install it with: pip install 'clipalign[transformers]'"
         ) from error
     except Exception as error:  # missing files, no network, a damaged tokeniser
         raise ModelError(

@@ -70,16 +70,22 @@ class LoadedModel:
                 raise
             reason = str(error).splitlines()[0]
             raise UsageError(f"The device {str(device)!r} cannot be used: {reason}") from error
-        self._memory_format = _memory_format(self.clip.visual)
-        self.clip.visual.to(memory_format=self._memory_format)
+        self.set_memory_format(_memory_format(self.clip.visual))
         self.config = {key: dict(value) for key, value in config.items()}
         self.config["preprocess_cfg"] = dict(clip.visual.preprocess_cfg)
         self.tokenizer = tokenizer
         self.preprocess = Preprocess(self.config["preprocess_cfg"])
         self.embed_dim = int(config["model_cfg"]["embed_dim"])
-        self.context_length = int(clip.context_length)
+        # A Hugging Face text tower has room for more than the texts that the model was trained on.
+        own = getattr(tokenizer, "context_length", None) or clip.context_length
+        self.context_length = min(int(own), int(clip.context_length))
         self.fixed = frozenset(n for n, p in clip.named_parameters() if not p.requires_grad)
         self._check_text_tower()
+
+    def set_memory_format(self, memory_format: torch.memory_format) -> None:
+        """Lay the image tower's convolutions, and the pixels that go in, out in another order."""
+        self._memory_format = memory_format
+        self.clip.visual.to(memory_format=memory_format)
 
     @property
     def logit_scale(self) -> Tensor:

@@ -4,12 +4,17 @@
     ViT-B-16/laion2b_s34b_b88k an open_clip architecture and the tag of its weights (downloaded)
     hf-hub:org/name            a model on the Hugging Face hub (downloaded)
     local-dir:PATH             a directory as open_clip writes it, the prefix being optional
+    hf-dir:PATH                a directory of transformers' CLIPModel, the prefix being optional
     runs/dpo                   a run: the model in its model/
     PATH/model.safetensors     a checkpoint, its open_clip_config.json beside it or in its metadata
+    PATH/model.pt              the same as a pickle, if it holds weights and nothing else
     random:ViT-B-32            an architecture with random weights, for tests and benchmarks
 
-What exists on the disk is taken before what open_clip knows. This module imports neither torch nor
-open_clip, except to list the tags in an error message.
+What exists on the disk is taken before what open_clip knows. A directory with both an
+open_clip_config.json and a config.json of transformers is open_clip's, unless hf-dir: says
+otherwise; their activations must agree. Pickles are opened by `torch.load(weights_only=True)`,
+which runs no code, or not at all (see clipalign/models/weights.py). This module imports neither
+torch nor open_clip, except to list the tags in an error message.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import importlib.util
 import os
 import re
 import sys
+import zipfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,20 +35,24 @@ from clipalign.models.library import open_clip_module
 __all__ = [
     "CONFIG_NAME",
     "EMBEDDED",
+    "HF_CONFIG_NAME",
+    "PICKLES",
     "WEIGHTS_NAME",
     "ModelSpec",
+    "check_archive",
     "matching_architecture",
     "parse_model_spec",
 ]
 
 EMBEDDED = "emoji-tiny"
 CONFIG_NAME = "open_clip_config.json"
+HF_CONFIG_NAME = "config.json"  # transformers' own
 WEIGHTS_NAME = "open_clip_model.safetensors"
 
-_PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
+PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
 _KINDS = (
     f"A model spec is {EMBEDDED}, an open_clip ARCHITECTURE/TAG, hf-hub:org/name, local-dir:PATH, "
-    "a run directory or a .safetensors file."
+    "hf-dir:PATH, a run directory or a .safetensors file."
 )
 
 
@@ -60,7 +70,7 @@ class ModelSpec:
     """
 
     text: str
-    kind: Literal["embedded", "pretrained", "hub", "directory", "file", "random"]
+    kind: Literal["embedded", "pretrained", "hub", "directory", "transformers", "file", "random"]
     name: str
     path: Path | None = None
     architecture: str = ""
@@ -93,15 +103,9 @@ def parse_model_spec(spec: str | os.PathLike[str]) -> ModelSpec:
     if os.path.isdir(expanded):
         return _directory(text, expanded)
     suffix = Path(expanded).suffix.lower()
-    if suffix in _PICKLES and os.path.exists(expanded):
-        raise ModelError(
-            f"{text} is a pickled checkpoint ({suffix}): opening one can run code that somebody "
-            "hid in it, so it was not read. Convert it to .safetensors where you trust its source, "
-            f"and put its {CONFIG_NAME} beside it."
-        )
     if os.path.exists(expanded):
         return _file(text, expanded)
-    if suffix in {".safetensors", *_PICKLES} or _path_like(text):
+    if suffix in {".safetensors", *PICKLES} or _path_like(text):
         raise ModelError(f"There is no file or directory {text}.")
     return _pretrained(text)
 
@@ -130,6 +134,12 @@ def matching_architecture(spec: ModelSpec) -> str:
         sibling = f"{name}-quickgelu" if quick else name.removesuffix("-quickgelu")
         if sibling in open_clip.list_models():
             return sibling
+        if quick:  # the other way round the tag says nothing, and the configuration is right
+            raise ModelError(
+                f"The weights {spec.tag!r} were trained with QuickGELU, and open_clip's {name} has "
+                "another activation: every number would be wrong. Name an architecture that has "
+                "quick_gelu."
+            )
     return name
 
 
@@ -151,7 +161,14 @@ def _local_dir(text: str, path: str) -> ModelSpec:
     return _directory(text, os.path.expanduser(path))
 
 
-_PREFIXES = {"random": _random, "hf-hub": _hub, "local-dir": _local_dir}
+def _hf_dir(text: str, path: str) -> ModelSpec:
+    directory = Path(os.path.abspath(os.path.expanduser(path)))
+    if not (directory / HF_CONFIG_NAME).is_file():
+        raise ModelError(f"There is no {HF_CONFIG_NAME} in {path} (model spec {text!r}).")
+    return ModelSpec(text, "transformers", directory.name, path=directory)
+
+
+_PREFIXES = {"random": _random, "hf-hub": _hub, "local-dir": _local_dir, "hf-dir": _hf_dir}
 
 
 def _directory(text: str, path: str) -> ModelSpec:
@@ -168,17 +185,40 @@ def _directory(text: str, path: str) -> ModelSpec:
             f"The run {path} has no model yet: it did not finish. "
             f"Continue it with: clipalign train --resume {path}"
         )
+    if (directory / HF_CONFIG_NAME).is_file():
+        return ModelSpec(text, "transformers", directory.name, path=directory)
     raise ModelError(
         f"The directory {path} is not a model: it has neither {CONFIG_NAME} nor model/{CONFIG_NAME}"
-        " (a run). Name the directory that open_clip or clipalign wrote."
+        f" (a run) nor {HF_CONFIG_NAME} (transformers). Name the directory that open_clip, "
+        "transformers or clipalign wrote."
     )
 
 
 def _file(text: str, path: str) -> ModelSpec:
     file = Path(os.path.abspath(path))
-    if file.suffix.lower() != ".safetensors":
+    if file.suffix.lower() not in {".safetensors", *PICKLES}:
         raise ModelError(f"{text} is not a .safetensors checkpoint. {_KINDS}")
+    if file.suffix.lower() in PICKLES:
+        check_archive(file)
     return ModelSpec(text, "file", file.stem, path=file)
+
+
+def check_archive(path: Path) -> None:
+    """Refuse a pickle that is not in the archive that torch.save has written since 2020.
+
+    What `torch.load(weights_only=True)` takes is always such an archive, so anything else need not
+    be opened to be refused.
+
+    Raises:
+        ModelError: it is none.
+    """
+    if not zipfile.is_zipfile(path):
+        raise ModelError(
+            f"{path} is a pickled checkpoint ({path.suffix}) that torch.save of a state_dict did "
+            "not write. Opening one can run code that somebody hid in it, so it was not read. "
+            "Convert it to .safetensors where you trust its source, and put its "
+            f"{CONFIG_NAME} beside it."
+        )
 
 
 def _pretrained(text: str) -> ModelSpec:

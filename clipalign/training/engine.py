@@ -22,7 +22,7 @@ from clipalign.training.averaging import WeightAverage
 from clipalign.training.checkpoint import Checkpoint, flatten_optimizer, unflatten_optimizer
 from clipalign.training.checks import check_gradients, check_start
 from clipalign.training.losses import Data, Losses, Problem, losses, measures
-from clipalign.training.optim import build_optimizer, rate_at
+from clipalign.training.optim import build_optimizer, rate_at, rate_scales
 from clipalign.training.streams import Step
 
 
@@ -78,7 +78,12 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.parameters = self.problem.part.named_parameters()
-        self.optimizer = build_optimizer(self.parameters.values(), self.config, self.lr)
+        self.optimizer = build_optimizer(
+            self.parameters.values(),
+            self.config,
+            self.lr,
+            rate_scales(self.problem.part, self.config),
+        )
         device = self.problem.part.model.device
         # fp16 gradients underflow without scaling; bf16 has fp32's range and needs none
         self.scaler = torch.amp.GradScaler(
@@ -124,7 +129,7 @@ class Trainer:
         """One optimiser step; returns what is logged of it."""
         lr = self.lr * rate_at(self.step, self.total, self.config)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1.0)  # absent from an early checkpoint
         self.optimizer.zero_grad(set_to_none=True)
         batch = self.data.stream.step(self.step, self.config.batch_size, self.seed)
         parts = []

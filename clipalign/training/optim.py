@@ -3,33 +3,78 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from clipalign.config import TrainConfig
+from clipalign.errors import UsageError
+from clipalign.models.towers import group_of
+from clipalign.models.trainable import TrainablePart
 
 
 def build_optimizer(
-    parameters: Iterable[nn.Parameter], config: TrainConfig, lr: float
+    parameters: Iterable[nn.Parameter],
+    config: TrainConfig,
+    lr: float,
+    scales: Sequence[float] | None = None,
 ) -> torch.optim.Optimizer:
     """The optimiser over fp32 master weights.
 
     Weight decay reaches matrices and convolutions only: gains and biases decay to nothing useful.
-    Every parameter starts at `lr`; the engine sets the rate of each step.
+    Every parameter starts at `lr`; the engine sets the rate of each step, times the group's
+    "lr_scale".
+
+    Args:
+        parameters: what trains.
+        config: which optimiser, and its weight decay.
+        lr: learning rate.
+        scales: factor of the rate of each parameter, in the same order; None for 1.
     """
     parameters = list(parameters)
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    scales = [1.0] * len(parameters) if scales is None else scales
+    found: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for parameter, scale in zip(parameters, scales, strict=True):
+        found.setdefault((parameter.ndim < 2, scale), []).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": members, "weight_decay": 0.0 if flat else config.weight_decay, "lr_scale": scale}
+        for (flat, scale), members in sorted(found.items(), key=lambda item: item[0])
     ]
-    groups = [g for g in groups if g["params"]]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=0.9)
     if config.optimizer == "adamax":  # the paper's
         return torch.optim.Adamax(groups, lr=lr)
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)
+
+
+def rate_scales(part: TrainablePart, config: TrainConfig) -> list[float]:
+    """Factor of the learning rate of each parameter that trains, in the order of the part.
+
+    With n blocks and a layer decay of γ, what follows the blocks has γ⁰, block k has γ^(n+1−k) and
+    the stem γ^(n+1) (as in BEiT, arXiv 2106.08254); `lr_scales` multiplies stem, blocks and head.
+
+    Raises:
+        UsageError: there are no layers to tell apart: a head, or a tower of unknown anatomy.
+    """
+    names = list(part.named_parameters())
+    if config.layer_decay == 1 and not config.lr_scales:
+        return [1.0] * len(names)
+    groups = group_of(part.model.clip) if part.weight is None else {}
+    if part.weight is not None or any(groups[name][0] == "image tower" for name in names):
+        raise UsageError(
+            f"train.layer_decay and train.lr_scales need blocks, and {part.trainable} of "
+            f"{part.model.name} has none that are known. Leave them out."
+        )
+    last = 1 + max(number for _, number in groups.values())
+    factors: dict[str, float] = {f"image {key}": value for key, value in config.lr_scales.items()}
+    scales = []
+    for name in names:
+        group, number = groups[name]
+        depth = {"image stem": 0, "image head": last}.get(group, number)
+        scales.append(config.layer_decay ** (last - depth) * factors.get(group, 1.0))
+    return scales
 
 
 def rate_at(step: int, total: int, config: TrainConfig) -> float:

@@ -2,6 +2,7 @@
 
     config.yaml       the resolved configuration; alone it reproduces the run
     environment.json  versions and machine
+    manifest.yaml     of the preference set that it trains on
     metrics.jsonl     one row every `log_every` steps
     checkpoints/      the newest state, complete or absent
     model/            an ordinary open_clip directory, once training has finished
@@ -38,6 +39,11 @@ class RunDirectory:
     def config(self) -> Path:
         """The resolved configuration."""
         return self.path / "config.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest of the preference set."""
+        return self.path / "manifest.yaml"
 
     @property
     def metrics(self) -> Path:

@@ -17,7 +17,9 @@ from clipalign._version import __version__
 from clipalign.build import objective, regulariser
 from clipalign.config import RunConfig, load_config
 from clipalign.errors import ConfigError, DataError, Interrupted, StorageError, UsageError
-from clipalign.files import append_jsonl
+from clipalign.evals.card import run_card
+from clipalign.files import append_jsonl, atomic_write_text
+from clipalign.models.acceleration import accelerate
 from clipalign.models.export import export_model, open_clip_line
 from clipalign.models.feature_cache import (
     feature_path,
@@ -49,6 +51,7 @@ from clipalign.training.defaults import (
 )
 from clipalign.training.engine import Trainer
 from clipalign.training.losses import Data, Problem
+from clipalign.training.optim import rate_scales
 from clipalign.training.reference import image_features
 from clipalign.training.rundir import RunDirectory
 from clipalign.training.signals import StopSignal
@@ -127,9 +130,9 @@ def train(
             else load_config(config, overrides, check_options=True, **keys)
         )
         run = None
-    _check(settings)
+    _check(settings, default_device(device))
     with StopSignal() as signal:
-        session = _Session(settings, device or default_device(), say, signal)
+        session = _Session(settings, default_device(device), say, signal)
         session.prepare()
         if run is None:
             run = RunDirectory.create(settings)
@@ -169,6 +172,13 @@ class _Session:
         self.validation = self._data("validation") if wants else None
         self.part = apply_trainable(self.model, self.trainable, seed=config.seed)
         steps = config.train
+        rate_scales(self.part, steps)
+        accelerate(
+            self.model,
+            gradient_checkpointing=steps.gradient_checkpointing,
+            compile=steps.compile,
+            channels_last=steps.channels_last,
+        )
         self.total = steps.steps or steps.epochs * self.data.stream.steps_per_epoch(
             steps.batch_size
         )
@@ -186,6 +196,7 @@ class _Session:
             self.say.note(f"Going on from step {trainer.step} of {trainer.total}.")
         run.truncate_metrics(trainer.step)
         run.write_environment(_environment(self.model))
+        atomic_write_text(run.manifest, self.preferences.manifest.dump())
         call_hook("run_started", run_dir=run.path, config=config)
         callbacks = trainer.callbacks
         assert isinstance(callbacks, _Callbacks)
@@ -206,7 +217,7 @@ class _Session:
             LinearMap(self.part.weight.detach()).save(
                 run.linear_map, model=config.model, model_sha256=self.model.sha256
             )
-        export_model(self.part.merge(), run.model)
+        export_model(self.part.merge(), run.model, card=run_card(run.path))
         result = TrainResult(
             run.path,
             trainer.step,
@@ -292,7 +303,7 @@ class _Callbacks:
         self.say.note(f"Warning: {message}")
 
 
-def _check(config: RunConfig) -> None:
+def _check(config: RunConfig, device: str) -> None:
     """Rules between keys, all at once."""
     train = config.train
     problems = []
@@ -304,8 +315,10 @@ def _check(config: RunConfig) -> None:
                 "train.early_stopping_patience does not go with train.averaging=bma, whose weights "
                 "depend on the true horizon; use ema or none"
             )
-    if train.precision == "fp16" and not torch.cuda.is_available():
-        problems.append("train.precision=fp16 needs a GPU; use bf16 or fp32")
+    if train.precision == "fp16" and not device.startswith("cuda"):
+        problems.append(
+            f"train.precision=fp16 needs a GPU, and this runs on {device}; use bf16 or fp32"
+        )
     if problems:
         lines = "\n".join(f"  {p}" for p in problems)
         raise ConfigError(f"There is something wrong in the configuration:\n{lines}")

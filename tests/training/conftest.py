@@ -81,6 +81,7 @@ def make_trainer(tiny_model: Any) -> Callable[..., Any]:
     """A trainer of a copy of the tiny model on random attacked and clean images and 6 texts."""
     from clipalign.build import objective, regulariser
     from clipalign.config import TrainConfig
+    from clipalign.models.acceleration import accelerate
     from clipalign.models.trainable import apply_trainable
     from clipalign.training.averaging import build_average
     from clipalign.training.engine import Trainer
@@ -109,6 +110,8 @@ def make_trainer(tiny_model: Any) -> Callable[..., Any]:
         index = torch.arange(rows)
         stream = Stream((), index, index % 6, (index + 1) % 6, index + rows, index[:0])
         part = apply_trainable(model, trainable)
+        options = ("gradient_checkpointing", "compile", "channels_last")
+        accelerate(model, **{name: config[name] for name in options if name in config})
         data = Data(stream, reference, reference if trainable == "head" else pixels)
         problem = Problem(
             part, objective(method), regulariser("forward-kl"), weight, 0.01, texts, texts

@@ -1,0 +1,134 @@
+"""The formats that a model is written in: open_clip's own, transformers', ONNX."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipalign.errors import UsageError, near_matches
+
+if TYPE_CHECKING:
+    from clipalign.models.card import Card
+    from clipalign.models.loaded import LoadedModel
+
+__all__ = ["FORMATS", "beside", "check_format", "load_lines", "parse_format", "write_model"]
+
+FORMATS = ("open_clip", "transformers", "onnx")
+
+
+def parse_format(text: str) -> str:
+    """One of FORMATS; "hf" and "open-clip" are understood. Imports no torch.
+
+    Raises:
+        UsageError: it is none.
+    """
+    name = {"hf": "transformers", "open-clip": "open_clip"}.get(text.lower(), text.lower())
+    if name not in FORMATS:
+        raise UsageError(f"Unknown format {text!r}.{near_matches(name, FORMATS)}")
+    return name
+
+
+def check_format(config: Mapping[str, Any], form: str) -> None:
+    """Refuse a format that cannot hold a model, or whose package is missing, before any work.
+
+    Args:
+        config: `model_cfg` and `preprocess_cfg`.
+        form: one of FORMATS.
+
+    Raises:
+        ModelError: the format cannot hold this architecture.
+        UsageError: a package is not installed.
+    """
+    if form == "transformers":
+        from clipalign.models.transformers_format import check_transformers
+
+        check_transformers(config)
+    elif form == "onnx":
+        from clipalign.models.onnx_format import check_onnx
+
+        check_onnx()
+
+
+def write_model(
+    model: LoadedModel,
+    directory: str | os.PathLike[str],
+    form: str = "open_clip",
+    *,
+    card: Card | None = None,
+    dtype: str = "fp32",
+) -> Path:
+    """Write a model in one of the formats, with its card; whole or not at all.
+
+    Args:
+        model: what to write.
+        directory: where to; an earlier model of the same format there is replaced.
+        form: one of FORMATS.
+        card: for README.md; None for one that says only what the model itself tells.
+        dtype: on the disk, for open_clip.
+
+    Returns:
+        The directory, absolute.
+
+    Raises:
+        ModelError: the format cannot hold the model.
+        StorageError: it cannot be written, or the directory holds something else.
+        UsageError: a package is not installed.
+    """
+    from clipalign.models.export import card_text, export_model, new_directory
+
+    if form == "open_clip":
+        return export_model(model, directory, card=card, dtype=dtype)
+    check_format(model.config, form)
+    target = Path(os.path.abspath(directory))
+    if form == "transformers":
+        from clipalign.models.spec import HF_CONFIG_NAME as marker
+        from clipalign.models.transformers_format import write_transformers as write
+    else:
+        from clipalign.models.onnx_format import ONNX_CONFIG_NAME as marker
+        from clipalign.models.onnx_format import write_onnx as write
+    with new_directory(target, marker) as new:
+        write(model, new)
+        (new / "README.md").write_text(card_text(model, card, form, target), encoding="utf-8")
+    return target
+
+
+def beside(directory: str | os.PathLike[str], form: str) -> Path:
+    """Where another format of an open_clip directory goes: RUN/model-transformers."""
+    path = Path(directory)
+    return path.with_name(f"{path.name}-{form}")
+
+
+def load_lines(form: str, directory: str = ".", hub: str | None = None) -> Sequence[str]:
+    """The Python lines that load a written model.
+
+    Args:
+        form: one of FORMATS.
+        directory: where it is.
+        hub: org/name, where it is on the hub instead.
+    """
+    directory = hub or directory
+    if form == "open_clip":
+        name = f"hf-hub:{hub}" if hub else f"local-dir:{directory}"
+        return (
+            "import open_clip",
+            f"model, _, preprocess = open_clip.create_model_and_transforms({name!r})",
+            f"tokenizer = open_clip.get_tokenizer({name!r})",
+        )
+    if form == "transformers":
+        return (
+            "from transformers import CLIPModel, CLIPProcessor",
+            f"model = CLIPModel.from_pretrained({directory!r})",
+            f"processor = CLIPProcessor.from_pretrained({directory!r})",
+        )
+    if hub:
+        download = "from huggingface_hub import snapshot_download"
+        return (download, f"directory = snapshot_download({hub!r})", *load_lines(form))
+    return (
+        "import json, onnxruntime",
+        f"image = onnxruntime.InferenceSession({directory + '/image.onnx'!r})",
+        f"text = onnxruntime.InferenceSession({directory + '/text.onnx'!r})",
+        f"about = json.load(open({directory + '/clipalign_onnx.json'!r}))",
+        "# logits = about['logit_scale'] * image_features @ text_features.T + logit_bias",
+    )

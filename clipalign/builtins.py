@@ -65,6 +65,13 @@ def register_tasks(register: Register) -> None:
         train={"epochs": 20, "batch_size": 64},
     )
 
+    register(
+        "preferences",
+        "clipalign.tasks.preferences:Preferences",
+        summary="Your own file: image, chosen, rejected, or image, text, desirable.",
+        table={"label_column": None, "repeats": True, "wrong_rows": "quarantine"},
+    )
+
 
 @hookimpl
 def register_datasets(register: Register) -> None:
@@ -76,8 +83,30 @@ def register_datasets(register: Register) -> None:
         f"{home}.emoji_people:EmojiPeople",
         summary="Women and men of the embedded emoji art.",
     )
-    register("folder", f"{home}.folder:Folder", summary="A folder of images, one folder a class.")
-    register("table", f"{home}.table:Table", summary="A CSV or JSONL table of image files.")
+    register(
+        "folder",
+        f"{home}.folder:Folder",
+        summary="A folder of images, one folder a class.",
+        path="root",
+    )
+    register(
+        "table",
+        f"{home}.table:Table",
+        summary="A CSV, JSONL or Parquet table of image files.",
+        path="path",
+    )
+    register(
+        "webdataset",
+        f"{home}.webdataset:WebDataset",
+        summary="Tar shards of images, each beside its json, cls or txt.",
+        path="path",
+    )
+    register(
+        "huggingface",
+        f"{home}.huggingface:HuggingFace",
+        summary="A dataset of the library `datasets`: saved on disk, or of the hub when asked.",
+        path="path",
+    )
 
 
 @hookimpl

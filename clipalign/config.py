@@ -142,10 +142,11 @@ class RunConfig(_Tree):
     @classmethod
     def _registered(cls, name: str, info: ValidationInfo) -> str:
         kind = "objectives" if info.field_name == "method" else f"{info.field_name}s"
-        if kind == "datasets" and Path(name).exists():  # a folder or a table
+        if kind == "datasets" and Path(name).exists():  # a folder, a table or shards
             return name
+        bare = name.partition(":")[0] if kind == "datasets" else name  # NAME or NAME:PATH
         try:
-            registry(kind).entry(name)
+            registry(kind).entry(bare)
         except UsageError as error:
             raise ValueError(str(error)) from None
         return name

@@ -97,6 +97,12 @@ class Plan:
         options: dict[str, Any] = self.task.options.model_dump(mode="json")
         return options
 
+    def lacking(self, needs: Sequence[str]) -> str | None:
+        """Why the rows cannot all have these texts, where the task can tell; None if not."""
+        of_task: Any = getattr(self.task, "lacking", None)
+        reasons = (of_task(self.dataset, split, needs) for split in self.splits if of_task)
+        return next((reason for reason in reasons if reason), None)
+
     def examples(self, split: str) -> Sequence[Example]:
         """The images of a split that are prepared: all, or a draw of `limit` in their order."""
         examples = self.dataset.examples(split)
@@ -128,6 +134,7 @@ class Plan:
             dataset_fingerprint=self.dataset.fingerprint,
             licence=self.dataset.licence,
             candidates=list(self.candidates.preference),
+            scope=self.candidates.scope,
             regulariser_candidates=None if own is None else list(own),
             counts=counts,
             quarantined=sum(c.quarantined for c in counts.values()),

@@ -83,6 +83,7 @@ class PreferenceSet:
         manifest: what was made of what.
         candidates: C texts; every chosen and rejected text is one of them.
         regulariser_candidates: the regulariser's own, or None where they are the same.
+        scope: which of the candidates an image chooses among while training.
         content_sha256: of everything in it.
         splits: names, in the manifest's order.
     """
@@ -98,6 +99,7 @@ class PreferenceSet:
         self.candidates = tuple(manifest.candidates)
         own = manifest.regulariser_candidates
         self.regulariser_candidates = None if own is None else tuple(own)
+        self.scope = manifest.scope
         self.content_sha256 = manifest.content_sha256
         self.splits = tuple(manifest.counts)
 

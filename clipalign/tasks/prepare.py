@@ -12,8 +12,8 @@ from filelock import FileLock
 from clipalign.cache import cache_dir
 from clipalign.config import RunConfig
 from clipalign.datasets.base import Dataset
-from clipalign.datasets.locate import locate_dataset
-from clipalign.errors import DataError, RunError
+from clipalign.datasets.locate import is_table, locate_dataset
+from clipalign.errors import DataError, RunError, UsageError
 from clipalign.files import sha256_file, storage_errors
 from clipalign.options import component
 from clipalign.plugins import registry
@@ -45,6 +45,7 @@ def prepare(
     limit: int | None = None,
     max_side: int | None = 1024,
     overwrite: bool = False,
+    needs: Sequence[str] = (),
     reporter: Reporter | None = None,
 ) -> PreferenceSet:
     """Turn labelled images into a preference set.
@@ -67,6 +68,8 @@ def prepare(
         limit: images a split, drawn at random from all of it; None for all.
         max_side: larger images are shrunk to this many pixels, once; None for never.
         overwrite: replace a preference set that stands at `output`.
+        needs: "chosen", "rejected" or both: texts that every row must have; a task that can tell
+            refuses before any image is read.
         reporter: hears what is being done.
 
     Returns:
@@ -79,16 +82,23 @@ def prepare(
         StorageError: the disk is full or not writable; nothing is left behind.
     """
     say: Reporter = reporter or Silent()
+    facts = registry("tasks").entry(task).metadata if isinstance(task, str) else {}
     if dataset is None:
-        facts = registry("tasks").entry(task).metadata if isinstance(task, str) else {}
         dataset = str(facts.get("dataset", "emoji"))
     if isinstance(task, str):
         task = cast(Task, component("tasks", task, **(task_options or {})))
     options = dict(dataset_options or {})
     if isinstance(dataset, str | Path):
         name, options = locate_dataset(dataset, options)
+        if name == "table":
+            options = {**facts.get("table", {}), **options}
         dataset = cast(Dataset, component("datasets", name, **options))
     plan = Plan.make(task, dataset, options, splits, seed=seed, limit=limit, max_side=max_side)
+    if needs and (reason := plan.lacking(needs)):
+        raise DataError(
+            f"Every row must have {' and '.join(needs)}, and {reason}. Use a method that takes "
+            "judgements of single texts, such as kto."
+        )
     if output is not None:
         return _made(Path(output), plan, workers, say, cached=False, overwrite=overwrite)
     target = cache_dir("preferences") / f"{plan.task.name}-{plan.sha256}"
@@ -98,17 +108,31 @@ def prepare(
         return _made(target, plan, workers, say, cached=True, overwrite=overwrite)
 
 
-def preferences_of(config: RunConfig, reporter: Reporter | None = None) -> PreferenceSet:
+def preferences_of(
+    config: RunConfig, reporter: Reporter | None = None, *, needs: Sequence[str] = ()
+) -> PreferenceSet:
     """The preferences of a run: the set that it names, or one prepared in the cache.
 
+    Args:
+        config: of the run.
+        reporter: hears what is being done.
+        needs: texts that every row must have, as `prepare` takes them.
+
     Raises:
-        DataError: the set is damaged, or the dataset cannot serve the task.
+        UsageError: `data` is a table, and the task takes none.
+        DataError: the set is damaged, or the dataset cannot serve the task or lacks texts.
     """
-    if config.data is not None:
+    if config.data is not None and not is_table(config.data):
         return PreferenceSet.open(config.data)
+    if config.data is not None and "table" not in registry("tasks").entry(config.task).metadata:
+        raise UsageError(
+            f"{config.data} is a table. Judgements of your own are trained on with --task "
+            f"preferences; labelled images for the task {config.task!r} are given with --dataset."
+        )
     return prepare(
         config.task,
-        config.dataset,
+        config.data or config.dataset,
+        needs=needs,
         task_options=config.task_options,
         dataset_options=config.dataset_options,
         seed=config.seed,

@@ -27,8 +27,8 @@ def prepare(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Labelled images: a folder, a table (.csv, .jsonl, .parquet) or a name; left out, "
-            "the task's own.",
+            help="Labelled images: a folder, a table (.csv, .jsonl, .parquet), tar shards, a name "
+            "or NAME:PATH; left out, the task's own.",
             autocompletion=complete("datasets"),
         ),
     ] = None,
@@ -58,6 +58,10 @@ def prepare(
     max_side: Annotated[
         int, typer.Option(help="Shrink larger images to this many pixels; 0 for never.")
     ] = 1024,
+    form: Annotated[
+        str, typer.Option("--format", help="imagefolder, or webdataset: tar shards of the same.")
+    ] = "imagefolder",
+    shard_size: Annotated[int, typer.Option(help="Rows a tar shard at most.")] = 1000,
     workers: Annotated[int, typer.Option(help="Processes; the result is the same.")] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a preference set that stands there.")
@@ -72,6 +76,8 @@ def prepare(
       clipalign prepare typographic -o prefs/                  # the embedded images
       clipalign prepare typographic --dataset ./photos -o prefs/ --workers 8
       clipalign prepare typographic --dataset photos/index.csv --dataset-set label_column=name
+      clipalign prepare typographic --dataset oxford-pets:/data/pets -o prefs/
+      clipalign prepare preferences --dataset my.csv -o prefs/ # image, chosen, rejected
       clipalign prepare typographic --style note --attacks-per-image 3 --split test -o attacked/
 
     A folder has one sub-folder a class (or train/, val/ and test/ with those); a table has the
@@ -99,6 +105,8 @@ def prepare(
                 workers=workers,
                 limit=limit,
                 max_side=max_side or None,
+                format=form,  # type: ignore[arg-type]  # checked there, with near matches
+                shard_size=shard_size,
                 overwrite=overwrite,
                 reporter=out,
             )

@@ -62,6 +62,9 @@ class Manifest(BaseModel):
     candidates: list[str] = Field(min_length=2)
     scope: Scope = Field("all", description="Which of the candidates an image chooses among.")
     regulariser_candidates: list[str] | None
+    shard_rows: int | None = Field(
+        None, ge=1, description="Rows a tar shard at most; null for loose files."
+    )
     counts: dict[_SplitName, SplitCounts] = Field(min_length=1)
     quarantined: int = Field(ge=0)
     notes: list[str]

@@ -36,6 +36,7 @@ class Plan:
         seed: of everything random.
         limit: images a split; None for all.
         max_side: pixels that images are shrunk to; None for never.
+        shard_rows: rows a tar shard at most; None for loose files.
     """
 
     task: Task
@@ -46,6 +47,7 @@ class Plan:
     seed: int
     limit: int | None
     max_side: int | None
+    shard_rows: int | None = None
 
     @classmethod
     def make(
@@ -58,6 +60,7 @@ class Plan:
         seed: int,
         limit: int | None,
         max_side: int | None,
+        shard_rows: int | None = None,
     ) -> Plan:
         """Check everything that can be checked without reading an image.
 
@@ -65,13 +68,16 @@ class Plan:
             UsageError: an unknown split, or a number that cannot be.
             DataError: the dataset cannot serve the task.
         """
-        for name, value in (("limit", limit), ("max_side", max_side)):
+        numbers = (("limit", limit), ("max_side", max_side), ("shard_size", shard_rows))
+        for name, value in numbers:
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}.")
         dataset = source(task, dataset)
         chosen = _choose_splits(dataset, splits)
         candidates = _candidates(task, dataset, chosen)
-        return cls(task, dataset, dataset_options, chosen, candidates, seed, limit, max_side)
+        return cls(
+            task, dataset, dataset_options, chosen, candidates, seed, limit, max_side, shard_rows
+        )
 
     @property
     def sha256(self) -> str:
@@ -88,6 +94,7 @@ class Plan:
             "seed": self.seed,
             "limit": self.limit,
             "max_side": self.max_side,
+            "shard_rows": self.shard_rows,
         }
         return sha256_bytes(canonical_json(content))
 
@@ -135,6 +142,7 @@ class Plan:
             licence=self.dataset.licence,
             candidates=list(self.candidates.preference),
             scope=self.candidates.scope,
+            shard_rows=self.shard_rows,
             regulariser_candidates=None if own is None else list(own),
             counts=counts,
             quarantined=sum(c.quarantined for c in counts.values()),

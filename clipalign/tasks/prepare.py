@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from filelock import FileLock
 
@@ -13,13 +14,14 @@ from clipalign.cache import cache_dir
 from clipalign.config import RunConfig
 from clipalign.datasets.base import Dataset
 from clipalign.datasets.locate import is_table, locate_dataset
-from clipalign.errors import DataError, RunError, UsageError
+from clipalign.errors import DataError, RunError, UsageError, near_matches
 from clipalign.files import sha256_file, storage_errors
 from clipalign.options import component
 from clipalign.plugins import registry
 from clipalign.progress import Reporter, Silent
 from clipalign.tasks.base import Task
 from clipalign.tasks.manifest import MANIFEST, SplitCounts
+from clipalign.tasks.packing import Packer
 from clipalign.tasks.plan import Plan
 from clipalign.tasks.preference_set import PREVIEW, QUARANTINE, TABLE, PreferenceSet
 from clipalign.tasks.preview import preview
@@ -28,6 +30,7 @@ from clipalign.tasks.working import Recipe, Row, Workers
 
 __all__ = ["preferences_of", "prepare"]
 
+FORMATS = ("imagefolder", "webdataset")
 _PREVIEW_ROWS = 12
 _REASONS_SHOWN = 10
 
@@ -44,6 +47,8 @@ def prepare(
     workers: int = 0,
     limit: int | None = None,
     max_side: int | None = 1024,
+    format: Literal["imagefolder", "webdataset"] = "imagefolder",
+    shard_size: int = 1000,
     overwrite: bool = False,
     needs: Sequence[str] = (),
     reporter: Reporter | None = None,
@@ -67,6 +72,8 @@ def prepare(
         workers: processes; 0 for none beside this one.
         limit: images a split, drawn at random from all of it; None for all.
         max_side: larger images are shrunk to this many pixels, once; None for never.
+        format: loose files, or tar shards of the same rows; training reads either.
+        shard_size: rows a shard at most, of tar shards.
         overwrite: replace a preference set that stands at `output`.
         needs: "chosen", "rejected" or both: texts that every row must have; a task that can tell
             refuses before any image is read.
@@ -93,7 +100,12 @@ def prepare(
         if name == "table":
             options = {**facts.get("table", {}), **options}
         dataset = cast(Dataset, component("datasets", name, **options))
-    plan = Plan.make(task, dataset, options, splits, seed=seed, limit=limit, max_side=max_side)
+    if format not in FORMATS:
+        raise UsageError(f"There is no format {format!r}.{near_matches(format, FORMATS)}")
+    plan = Plan.make(
+        task, dataset, options, splits, seed=seed, limit=limit, max_side=max_side,
+        shard_rows=shard_size if format == "webdataset" else None,
+    )  # fmt: skip
     if needs and (reason := plan.lacking(needs)):
         raise DataError(
             f"Every row must have {' and '.join(needs)}, and {reason}. Use a method that takes "
@@ -216,16 +228,21 @@ def _write_split(
         for part in ("images", "clean"):
             (folder / part).mkdir(parents=True)
         table = (folder / TABLE).open("wb")
-    with table, say.progress(f"Preparing {split}", len(examples)) as bar:
+    packer = Packer(folder, split, plan.shard_rows) if plan.shard_rows else None
+    with table, packer or nullcontext(), say.progress(f"Preparing {split}", len(examples)) as bar:
         for outcome in pool.outcomes(split, examples):
             if outcome.quarantined is not None:
                 refused.append(outcome.quarantined)
+            lines = packer.pack(outcome.rows) if packer else outcome.rows
             with storage_errors(folder):
-                table.writelines(map(_line, outcome.rows))
+                table.writelines(map(_line, lines))
             rows += len(outcome.rows)
             bar.advance()
         with storage_errors(folder):
             table.flush()
+    if packer:
+        for part in ("images", "clean"):
+            (folder / part).rmdir()
     skipped = _skipped(plan.dataset, split)
     refused += [{"split": split, "key": n, "file": n, "reason": reason} for n, reason in skipped]
     images = len(examples) + len(skipped)

@@ -10,6 +10,28 @@ from clipalign.hookspecs import API_VERSION, Register, hookimpl
 
 CLIPALIGN_API = API_VERSION
 
+_KNOWN = {  # clipalign/datasets/known/catalogue.yaml describes them
+    "caltech101": "Caltech-101",
+    "oxford-pets": "Oxford-IIIT Pet",
+    "stanford-cars": "Stanford Cars",
+    "flowers102": "Oxford 102 Flower",
+    "fgvc-aircraft": "FGVC-Aircraft",
+    "dtd": "Describable Textures Dataset",
+    "sun397": "SUN397",
+    "eurosat": "EuroSAT (RGB)",
+    "food101": "Food-101",
+    "imagenet": "ImageNet (ILSVRC 2012)",
+    "imagenet-100": "ImageNet-100",
+    "rta-100": "RTA-100 (Real-world Typographic Attack)",
+    "paint": "PAINT typographic attacks",
+    "disentangling": "Disentangling typographic attacks",
+    "scam": "SCAM",
+    "fairface": "FairFace",
+    "utkface": "UTKFace",
+    "vl-bias": "VL-Bias",
+    "visogender": "VisoGender",
+}
+
 
 @hookimpl
 def register_objectives(register: Register) -> None:
@@ -107,6 +129,9 @@ def register_datasets(register: Register) -> None:
         summary="A dataset of the library `datasets`: saved on disk, or of the hub when asked.",
         path="path",
     )
+    for name, title in _KNOWN.items():
+        target = f"{home}.known.dataset:{name.replace('-', '_')}"
+        register(name, target, summary=f"{title}.", path="root")
 
 
 @hookimpl
@@ -160,5 +185,6 @@ def register_commands(register: Register) -> None:
     register("transform", f"{home}.transform:app", summary="Turn what was learnt, or undo it.")
     register("eval", f"{home}.eval:app", summary="Measure models, with intervals.")
     register("runs", f"{home}.runs:app", summary="List and show training runs.")
+    register("datasets", f"{home}.datasets:app", summary="List, show and check known datasets.")
     register("config", f"{home}.config:app", summary="Show, check and copy configurations.")
     register("plugins", f"{home}.plugins:app", summary="List, show and diagnose plugins.")

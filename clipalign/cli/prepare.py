@@ -84,7 +84,7 @@ def prepare(
     columns image and label. Images that cannot be used are listed in quarantine.jsonl.
     """
     out = Console(json=as_json, quiet=quiet)
-    options = _options(settings, "--set")
+    options = options_of(settings, "--set")
     if attacks_per_image is not None:
         options["attacks_per_image"] = attacks_per_image
     if style:
@@ -99,7 +99,7 @@ def prepare(
                 dataset,
                 output,
                 task_options=options,
-                dataset_options=_options(dataset_settings, "--dataset-set"),
+                dataset_options=options_of(dataset_settings, "--dataset-set"),
                 splits=split or None,
                 seed=seed,
                 workers=workers,
@@ -115,7 +115,7 @@ def prepare(
     out.result(_document(made), _text(made))
 
 
-def _options(settings: list[str] | None, flag: str) -> dict[str, Any]:
+def options_of(settings: list[str] | None, flag: str) -> dict[str, Any]:
     """KEY=VALUE, the values in YAML.
 
     Raises:

@@ -17,7 +17,7 @@ from clipalign.errors import DataError
 __all__ = ["Member", "Sample", "read_at", "samples"]
 
 _BLOCK = 512  # bytes; a tar file is made of them
-_NAME = re.compile(r"((?:[^/]+/)*[^/.]+)\.([^/]+)")
+_NAME = re.compile(r"((?:[^/]*/)*[^/.]+)\.([^/]+)")
 _ARCHIVES = ("tar", "zip", "gz", "tgz", "bz2", "xz", "zst", "7z", "rar")
 
 

@@ -121,7 +121,8 @@ def _parquet(path: Path) -> list[Row]:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError:
         raise DataError(
-            f"Reading {path} needs pyarrow: `pip install 'clipalign[parquet]'`, or save the table as CSV."
+            f"Reading {path} needs pyarrow: `pip install 'clipalign[parquet]'`, or save the "
+            "table as CSV."
         ) from None
     try:
         rows = parquet.read_table(path).to_pylist()

@@ -106,7 +106,7 @@ def _members(path: Path) -> Iterator[tarfile.TarInfo]:
         with tarfile.open(path, "r:", errors="surrogateescape") as tar:
             end = 0
             while (info := tar.next()) is not None:
-                tar.members = []  # type: ignore[assignment]  # flat memory, however many
+                tar.members = []  # type: ignore[attr-defined]  # flat memory, however many
                 end = tar.offset  # of the next header
                 if info.isreg() and info.offset_data + info.size > whole:
                     raise DataError(_cut(path, info.name))

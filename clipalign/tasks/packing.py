@@ -43,9 +43,10 @@ def image_bytes(folder: Path, row: Mapping[str, Any], part: str) -> bytes | None
     name = row[PARTS[part]]
     if name is None:
         return None
+    path = folder / str(name)
     if f"{part}_offset" not in row:
-        return (folder / name).read_bytes()
-    return read_at((folder / name).parent, member_of(row, part))
+        return path.read_bytes()
+    return read_at(path.parent, member_of(row, part))
 
 
 class Packer:
@@ -116,7 +117,7 @@ class Packer:
         info.size = len(data)
         offset = self._tar.offset + _HEADER
         self._tar.addfile(info, io.BytesIO(data))
-        self._tar.members = []  # flat memory
+        self._tar.members = []  # type: ignore[attr-defined]  # flat memory
         return f"{self._name}/{name}", Member(offset, len(data))
 
     def _open(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -117,7 +117,8 @@ class Preferences:
             DataError: there are fewer than two, or a row without a pair is to choose between two.
         """
         images = self._source(dataset)
-        texts = tuple(dict.fromkeys([*images.texts, *(self.options.texts or ())]))
+        given = cast(tuple[str, ...], self.options.texts or ())  # the file has been read
+        texts = tuple(dict.fromkeys([*images.texts, *given]))
         if not images.texts:
             raise DataError(
                 f"No row of the dataset {images.name!r} can be used:{images.why_no_texts()}"
@@ -128,8 +129,8 @@ class Preferences:
                 "preference needs another to choose among. Give some with the option texts, such "
                 'as --set "texts=[a photo of something else]".'
             )
-        scope = self.options.candidates or ("all" if self.options.texts else "batch")
-        if scope == "row" and (reason := self.lacking(images, split, ("chosen", "rejected"))):
+        scope = self.options.candidates or ("all" if given else "batch")
+        if scope == "row" and (reason := self.lacking(dataset, split, ("chosen", "rejected"))):
             raise DataError(
                 f"With candidates=row each row chooses between its own two texts, and {reason}. "
                 "Use candidates=batch, or give a list with the option texts."

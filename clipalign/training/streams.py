@@ -87,8 +87,9 @@ class Stream:
         return Step(rows, partners, None if self.scope == "all" else self._texts(rows))
 
     def _texts(self, rows: Tensor) -> Tensor:
-        texts = torch.cat([self.chosen[rows], self.rejected[rows]]).unique()
-        return texts[texts >= 0]
+        texts = torch.cat([self.chosen[rows], self.rejected[rows]])
+        found: Tensor = torch.unique(texts[texts >= 0])
+        return found
 
     def _spare(self, turn: int, seed: int) -> Tensor:
         lap, place = divmod(turn, len(self.spare))

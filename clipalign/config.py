@@ -93,12 +93,16 @@ class RunConfig(_Tree):
     model: str = Field("emoji-tiny", min_length=1, description="Model spec to start from.")
     task: str = Field("typographic", description="What makes preferences of labelled images.")
     task_options: dict[str, Any] = Field(default_factory=dict, description="Options of the task.")
-    dataset: str = Field("emoji", description="Labelled images: a name, a folder, a table.")
+    dataset: str = Field(
+        "emoji", description="Labelled images: a name, NAME:PATH, folder, table or shards."
+    )
     dataset_options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the dataset, such as its folder."
     )
     data: Path | None = Field(
-        None, description="A prepared preference set; null to prepare one from task and dataset."
+        None,
+        description="A prepared preference set, or a table of judgements for the task preferences; "
+        "null to prepare one from task and dataset.",
     )
     method: str = Field("kto", description="Objective: the preference loss.")
     method_options: dict[str, Any] = Field(

@@ -10,6 +10,28 @@ from clipalign.hookspecs import API_VERSION, Register, hookimpl
 
 CLIPALIGN_API = API_VERSION
 
+_KNOWN = {  # clipalign/datasets/known/catalogue.yaml describes them
+    "caltech101": "Caltech-101",
+    "oxford-pets": "Oxford-IIIT Pet",
+    "stanford-cars": "Stanford Cars",
+    "flowers102": "Oxford 102 Flower",
+    "fgvc-aircraft": "FGVC-Aircraft",
+    "dtd": "Describable Textures Dataset",
+    "sun397": "SUN397",
+    "eurosat": "EuroSAT (RGB)",
+    "food101": "Food-101",
+    "imagenet": "ImageNet (ILSVRC 2012)",
+    "imagenet-100": "ImageNet-100",
+    "rta-100": "RTA-100 (Real-world Typographic Attack)",
+    "paint": "PAINT typographic attacks",
+    "disentangling": "Disentangling typographic attacks",
+    "scam": "SCAM",
+    "fairface": "FairFace",
+    "utkface": "UTKFace",
+    "vl-bias": "VL-Bias",
+    "visogender": "VisoGender",
+}
+
 
 @hookimpl
 def register_objectives(register: Register) -> None:
@@ -65,6 +87,13 @@ def register_tasks(register: Register) -> None:
         train={"epochs": 20, "batch_size": 64},
     )
 
+    register(
+        "preferences",
+        "clipalign.tasks.preferences:Preferences",
+        summary="Your own file: image, chosen, rejected, or image, text, desirable.",
+        table={"label_column": None, "repeats": True, "wrong_rows": "quarantine"},
+    )
+
 
 @hookimpl
 def register_datasets(register: Register) -> None:
@@ -76,8 +105,33 @@ def register_datasets(register: Register) -> None:
         f"{home}.emoji_people:EmojiPeople",
         summary="Women and men of the embedded emoji art.",
     )
-    register("folder", f"{home}.folder:Folder", summary="A folder of images, one folder a class.")
-    register("table", f"{home}.table:Table", summary="A CSV or JSONL table of image files.")
+    register(
+        "folder",
+        f"{home}.folder:Folder",
+        summary="A folder of images, one folder a class.",
+        path="root",
+    )
+    register(
+        "table",
+        f"{home}.table:Table",
+        summary="A CSV, JSONL or Parquet table of image files.",
+        path="path",
+    )
+    register(
+        "webdataset",
+        f"{home}.webdataset:WebDataset",
+        summary="Tar shards of images, each beside its json, cls or txt.",
+        path="path",
+    )
+    register(
+        "huggingface",
+        f"{home}.huggingface:HuggingFace",
+        summary="A dataset of the library `datasets`: saved on disk, or of the hub when asked.",
+        path="path",
+    )
+    for name, title in _KNOWN.items():
+        target = f"{home}.known.dataset:{name.replace('-', '_')}"
+        register(name, target, summary=f"{title}.", path="root")
 
 
 @hookimpl
@@ -143,5 +197,6 @@ def register_commands(register: Register) -> None:
     register("compare", f"{home}.compare:app", summary="Methods × seeds × models, side by side.")
     register("export", f"{home}.export:app", summary="Write a model for others, with its card.")
     register("runs", f"{home}.runs:app", summary="List, show, compare and remove training runs.")
+    register("datasets", f"{home}.datasets:app", summary="List, show and check known datasets.")
     register("config", f"{home}.config:app", summary="Show, check and copy configurations.")
     register("plugins", f"{home}.plugins:app", summary="List, show and diagnose plugins.")

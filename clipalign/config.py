@@ -107,12 +107,16 @@ class RunConfig(_Tree):
     model: str = Field("emoji-tiny", min_length=1, description="Model spec to start from.")
     task: str = Field("typographic", description="What makes preferences of labelled images.")
     task_options: dict[str, Any] = Field(default_factory=dict, description="Options of the task.")
-    dataset: str = Field("emoji", description="Labelled images: a name, a folder, a table.")
+    dataset: str = Field(
+        "emoji", description="Labelled images: a name, NAME:PATH, folder, table or shards."
+    )
     dataset_options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the dataset, such as its folder."
     )
     data: Path | None = Field(
-        None, description="A prepared preference set; null to prepare one from task and dataset."
+        None,
+        description="A prepared preference set, or a table of judgements for the task preferences; "
+        "null to prepare one from task and dataset.",
     )
     method: str = Field("kto", description="Objective: the preference loss.")
     method_options: dict[str, Any] = Field(
@@ -156,10 +160,11 @@ class RunConfig(_Tree):
     @classmethod
     def _registered(cls, name: str, info: ValidationInfo) -> str:
         kind = "objectives" if info.field_name == "method" else f"{info.field_name}s"
-        if kind == "datasets" and Path(name).exists():  # a folder or a table
+        if kind == "datasets" and Path(name).exists():  # a folder, a table or shards
             return name
+        bare = name.partition(":")[0] if kind == "datasets" else name  # NAME or NAME:PATH
         try:
-            registry(kind).entry(name)
+            registry(kind).entry(bare)
         except UsageError as error:
             raise ValueError(str(error)) from None
         return name

@@ -26,7 +26,8 @@ def log_policy(
 
     Args:
         image_features: [B, d] unit-norm I(x), with gradient while training.
-        text_features: [C, d] unit-norm T(y) of the candidates.
+        text_features: [C, d] unit-norm T(y) of the candidates, or [B, C, d] where each image has
+            its own.
         logit_scale: τ itself, not its log: 100 for OpenAI's CLIP.
         bias: logit bias, or None for models that have none.
 
@@ -35,7 +36,11 @@ def log_policy(
     """
     dtype = torch.promote_types(image_features.dtype, torch.float32)
     with torch.autocast(image_features.device.type, enabled=False):
-        logits = logit_scale * (image_features.to(dtype) @ text_features.to(dtype).T)
+        images, texts = image_features.to(dtype), text_features.to(dtype)
+        if texts.ndim == 3:
+            logits = logit_scale * (texts @ images.unsqueeze(2)).squeeze(2)
+        else:
+            logits = logit_scale * (images @ texts.T)
         if bias is not None:
             logits = logits + bias
         return logits.log_softmax(dim=1)

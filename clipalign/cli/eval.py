@@ -47,7 +47,7 @@ def evaluate_(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Name, folder or table of images; the suite's own if left out.",
+            help="Images: a name, NAME:PATH, folder, table or shards; the suite's own if left out.",
             autocompletion=complete("datasets"),
         ),
     ] = None,
@@ -81,6 +81,7 @@ def evaluate_(
       clipalign eval --suite typographic
       clipalign eval runs/dpo runs/kto --suite typographic --against reference --json
       clipalign eval ViT-B-32/openai --dataset ./photos --set styles=[note] -o results/
+      clipalign eval runs/dpo --dataset oxford-pets:/data/pets
       clipalign eval runs/dpo --dataset paint/index.csv --split test
       clipalign eval --set dataset.views=2 --split test
     """

@@ -27,8 +27,8 @@ def prepare(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Labelled images: a folder, a table (.csv, .jsonl, .parquet) or a name; left out, "
-            "the task's own.",
+            help="Labelled images: a folder, a table (.csv, .jsonl, .parquet), tar shards, a name "
+            "or NAME:PATH; left out, the task's own.",
             autocompletion=complete("datasets"),
         ),
     ] = None,
@@ -58,6 +58,10 @@ def prepare(
     max_side: Annotated[
         int, typer.Option(help="Shrink larger images to this many pixels; 0 for never.")
     ] = 1024,
+    form: Annotated[
+        str, typer.Option("--format", help="imagefolder, or webdataset: tar shards of the same.")
+    ] = "imagefolder",
+    shard_size: Annotated[int, typer.Option(help="Rows a tar shard at most.")] = 1000,
     workers: Annotated[int, typer.Option(help="Processes; the result is the same.")] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a preference set that stands there.")
@@ -72,13 +76,15 @@ def prepare(
       clipalign prepare typographic -o prefs/                  # the embedded images
       clipalign prepare typographic --dataset ./photos -o prefs/ --workers 8
       clipalign prepare typographic --dataset photos/index.csv --dataset-set label_column=name
+      clipalign prepare typographic --dataset oxford-pets:/data/pets -o prefs/
+      clipalign prepare preferences --dataset my.csv -o prefs/ # image, chosen, rejected
       clipalign prepare typographic --style note --attacks-per-image 3 --split test -o attacked/
 
     A folder has one sub-folder a class (or train/, val/ and test/ with those); a table has the
     columns image and label. Images that cannot be used are listed in quarantine.jsonl.
     """
     out = Console(json=as_json, quiet=quiet)
-    options = _options(settings, "--set")
+    options = options_of(settings, "--set")
     if attacks_per_image is not None:
         options["attacks_per_image"] = attacks_per_image
     if style:
@@ -93,12 +99,14 @@ def prepare(
                 dataset,
                 output,
                 task_options=options,
-                dataset_options=_options(dataset_settings, "--dataset-set"),
+                dataset_options=options_of(dataset_settings, "--dataset-set"),
                 splits=split or None,
                 seed=seed,
                 workers=workers,
                 limit=limit,
                 max_side=max_side or None,
+                format=form,  # type: ignore[arg-type]  # checked there, with near matches
+                shard_size=shard_size,
                 overwrite=overwrite,
                 reporter=out,
             )
@@ -107,7 +115,7 @@ def prepare(
     out.result(_document(made), _text(made))
 
 
-def _options(settings: list[str] | None, flag: str) -> dict[str, Any]:
+def options_of(settings: list[str] | None, flag: str) -> dict[str, Any]:
     """KEY=VALUE, the values in YAML.
 
     Raises:

@@ -32,12 +32,14 @@ def train(
         str | None, typer.Option(help="Model spec, such as ViT-B-32/openai or local-dir:PATH.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="A prepared preference set (see clipalign prepare).")
+        Path | None,
+        typer.Option(help="A prepared preference set, or a table for --task preferences."),
     ] = None,
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Labelled images where no --data is given: a name, a folder, a table.",
+            help="Labelled images where no --data is given: a name, NAME:PATH, folder, table or "
+            "shards.",
             autocompletion=complete("datasets"),
         ),
     ] = None,
@@ -88,6 +90,7 @@ def train(
     Examples:
       clipalign train --method kto --task typographic
       clipalign train --method dpo --model ViT-B-32/openai --data prefs/ -o runs/dpo
+      clipalign train --method kto --task preferences --data my.csv
       clipalign train --config recipe.yaml --set train.epochs=1
       clipalign train --resume runs/dpo
     """
@@ -150,5 +153,8 @@ def _evaluate(run: Path, device: str | None, out: Console) -> list[Any]:
     from clipalign.reports.tables import summary_table
 
     results = evaluate_run(run, device=device, reporter=out)
+    if not results:
+        out.note("No suite belongs to this task; clipalign eval RUN --suite … measures the run.")
+        return []
     out.say("\n" + summary_table(results))
     return [r.model_dump(mode="json") for r in results]

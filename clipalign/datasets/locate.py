@@ -1,4 +1,4 @@
-"""From what a user names to a dataset: a registered name, a folder, or a table file."""
+"""From what a user names to a dataset: a registered name, a folder, a table, or shards."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from clipalign.errors import UsageError, near_matches
 from clipalign.options import component
 from clipalign.plugins import registry
 
-__all__ = ["load_dataset", "locate_dataset"]
+__all__ = ["is_table", "load_dataset", "locate_dataset"]
 
 TABLES = (".csv", ".jsonl", ".parquet")
+_ENDINGS = ", ".join([*TABLES, ".tar"])
+
+
+def is_table(path: str | Path) -> bool:
+    """Whether a path is a file that the dataset `table` reads, by the ending of its name."""
+    return Path(path).suffix.lower() in TABLES and Path(path).is_file()
 
 
 def locate_dataset(spec: str | Path, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -22,23 +28,51 @@ def locate_dataset(spec: str | Path, options: Mapping[str, Any]) -> tuple[str, d
         locate_dataset("emoji", {}) == ("emoji", {})
         locate_dataset("./photos", {}) == ("folder", {"root": "./photos"})
         locate_dataset("photos/index.csv", {}) == ("table", {"path": "photos/index.csv"})
+        locate_dataset("./shards", {}) == ("webdataset", {"path": "./shards"})  # holds .tar files
+        locate_dataset("food101:/data/food", {}) == ("food101", {"root": "/data/food"})
 
     Raises:
-        UsageError: it is neither a registered name nor a path that exists.
+        UsageError: it is neither a registered name nor a path that exists; or a name that takes a
+            path, without one.
     """
     known = registry("datasets").names()
-    if isinstance(spec, str) and spec in known:
-        return spec, dict(options)
     path = Path(spec)
+    name, colon, place = str(spec).partition(":")
+    if isinstance(spec, str) and name in known:
+        return name, _with_path(name, place if colon else None, options)
     if path.is_dir():
-        return "folder", {"root": str(spec), **options}
-    if path.is_file() and path.suffix.lower() in TABLES:
+        name, key = ("webdataset", "path") if _holds_shards(path) else ("folder", "root")
+        return name, {key: str(spec), **options}
+    if is_table(path):
         return "table", {"path": str(spec), **options}
+    if path.is_file() and path.suffix.lower() == ".tar":
+        return "webdataset", {"path": str(spec), **options}
     if path.exists():
-        raise UsageError(f"{path} is neither a folder nor a table ({', '.join(TABLES)}).")
+        raise UsageError(f"{path} is neither a folder nor a table nor shards ({_ENDINGS}).")
     raise UsageError(
-        f"There is no dataset, folder or table {str(spec)!r}.{near_matches(str(spec), known)}"
+        f"There is no dataset, folder or table {str(spec)!r}.{near_matches(name, known)}"
     )
+
+
+def _with_path(name: str, place: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a registered dataset, with its path in the option that takes one."""
+    key = registry("datasets").entry(name).metadata.get("path")
+    if place is None:
+        if key is not None and key not in options:
+            raise UsageError(
+                f"The dataset {name!r} is read from disk: say where it lies, as {name}:PATH."
+            )
+        return dict(options)
+    if key is None:
+        raise UsageError(f"The dataset {name!r} takes no path: name it alone, as {name}.")
+    if key in options:
+        raise UsageError(f"The dataset {name!r} is given two places: {place} and {options[key]}.")
+    return {key: place, **options}
+
+
+def _holds_shards(folder: Path) -> bool:
+    """Whether a folder holds .tar files, by itself or in its own folders, and no class folders."""
+    return any(folder.glob("*.tar")) or any(folder.glob("*/*.tar"))
 
 
 def load_dataset(spec: str | Path, options: Mapping[str, Any]) -> Dataset:

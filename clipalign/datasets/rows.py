@@ -11,6 +11,7 @@ import importlib
 import io
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ __all__ = ["Row", "read_rows"]
 
 _MAX_CELL = 1 << 17  # characters
 _MAX_BYTES = 1 << 31
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_UTF8 = "not UTF-8 text; save the table as UTF-8"
 
 
@@ -121,7 +123,8 @@ def _parquet(path: Path) -> list[Row]:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError:
         raise DataError(
-            f"Reading {path} needs pyarrow: `pip install pyarrow`, or save the table as CSV."
+            f"Reading {path} needs pyarrow: `pip install 'clipalign[parquet]'`, or save the "
+            "table as CSV."
         ) from None
     try:
         rows = parquet.read_table(path).to_pylist()
@@ -146,4 +149,4 @@ def _typed(number: int, row: Mapping[str, Any]) -> Row:
 
 
 def _broken(text: str) -> bool:
-    return any("\ud800" <= c <= "\udfff" for c in text)
+    return _SURROGATE.search(text) is not None

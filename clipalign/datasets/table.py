@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ntpath
 import os
+import posixpath
+import stat
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
@@ -35,14 +40,15 @@ class Table:
     Columns: `image` (or `file_name`, or `path`), `label`, and where there are, `split`, `group`
     and `attack_text`; all others are kept as attributes. Other names are given as options. Files
     are found from the table's folder, or from `root`, and lie below it. Without a column `split`
-    all rows are the split `train`; "val" is read as validation.
+    all rows are the split `train`; "val" is read as validation. With `wrong_rows=quarantine` rows
+    that are wrong are passed over and counted (`skipped`); else they are an error.
 
     `fingerprint` covers the table's bytes, the names and sizes in bytes of the images, and the
     options that change how the table is read; not the images' content.
 
     Raises:
-        DataError: naming every row that is wrong: missing files, paths out of the root, labels that
-            are empty, files named twice, text that is not UTF-8.
+        DataError: naming every row that is wrong, unless they are quarantined: missing files, paths
+            out of the root, labels that are empty, files named twice, text that is not UTF-8.
     """
 
     name = "table"
@@ -69,6 +75,11 @@ class Table:
         attack_column: str = Field(
             "attack_text", description="Column of the word on an attacked image, if there is one."
         )
+        wrong_rows: Literal["refuse", "quarantine"] = Field(
+            "refuse",
+            description="Whether a wrong row is an error, or passed over and counted.",
+        )
+        repeats: bool = Field(False, description="Whether several rows may name one image.")
         templates: tuple[Template, ...] = Field(
             DEFAULT_TEMPLATES, min_length=1, description="Prompts with one {}; the first is used."
         )
@@ -81,6 +92,7 @@ class Table:
         self.root = self.options.root or self.path.parent
         reader = _Reader(self.options, self.root)
         self._examples = reader.examples(read_rows(self.path))
+        self._skipped = reader.skipped
         labels = {e.label for split in self._examples.values() for e in split}
         self.classnames: Sequence[str] = tuple(sorted(label for label in labels if label))
         reading = self.options.model_dump(mode="json", exclude={"path", "root", "licence"})
@@ -99,9 +111,23 @@ class Table:
             )
         return self._examples[split]
 
+    def skipped(self, split: str) -> Sequence[tuple[str, str]]:
+        """Rows of a split that were passed over, each with the reason."""
+        return self._skipped.get(split, ())
+
     def image(self, example: Example) -> Image.Image:
         """Read one image as upright RGB."""
         return read_image(self.root / example.source, name=example.key)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Problem:
+    """What is wrong with one row; the image and the split that it names, where it does."""
+
+    number: int
+    words: str
+    image: str
+    split: str
 
 
 class _Reader:
@@ -110,8 +136,11 @@ class _Reader:
     def __init__(self, options: Table.Options, root: Path) -> None:
         self._options, self._root = options, root
         self._real = os.path.realpath(root)
-        self._problems: list[tuple[int, str]] = []
+        self._folders: dict[str, str] = {}
+        self._inside: dict[str, bool] = {}
+        self._problems: list[_Problem] = []
         self._seen: dict[str, int] = {}
+        self.skipped: dict[str, list[tuple[str, str]]] = {}
         self.sizes: list[tuple[str, int]] = []
 
     def examples(self, rows: list[Row]) -> dict[str, list[Example]]:
@@ -123,7 +152,8 @@ class _Reader:
         path = self._options.path
         if not rows:
             raise DataError(f"{path} has no rows.")
-        self._problems = [(row.number, words) for row in rows for words in row.problems]
+        for row in rows:
+            self._wrong(row.number, "", row.problems)
         rows = [row for row in rows if not row.problems]
         if not rows:
             raise self._error()
@@ -140,14 +170,29 @@ class _Reader:
             example, split = self._example(row, image_column, label_column, columns)
             if example is not None:
                 found.setdefault(split, []).append(example)
-        if self._problems:
+        if self._problems and (self._options.wrong_rows == "refuse" or not found):
             raise self._error()
         order = [*dict.fromkeys(SPLIT_NAMES.values()), *sorted(found)]
-        return {split: found[split] for split in dict.fromkeys(order) if split in found}
+        splits = {split: found[split] for split in dict.fromkeys(order) if split in found}
+
+        def place(problem: _Problem) -> int:
+            return problem.number
+
+        for number, of_row in groupby(sorted(self._problems, key=place), key=place):
+            first, *more = of_row
+            # a row that belongs to no split is counted with the first
+            split = first.split if first.split in splits else next(iter(splits))
+            where = f"{first.image or self._options.path.name}#{number}"
+            reason = "; ".join(problem.words for problem in (first, *more))
+            self.skipped.setdefault(split, []).append((where, reason))
+        return splits
+
+    def _wrong(self, number: int, image: str, problems: Sequence[str], split: str = "") -> None:
+        self._problems += [_Problem(number, words, image, split) for words in problems]
 
     def _error(self) -> DataError:
         """Of everything that is wrong, in the order of the rows."""
-        problems = [f"row {number}: {words}" for number, words in sorted(self._problems)]
+        problems = [f"row {p.number}: {p.words}" for p in sorted(self._problems)]
         more = len(problems) - _SHOWN
         lines = problems[:_SHOWN] + ([f"and {more} more"] if more > 0 else [])
         return DataError(
@@ -182,13 +227,14 @@ class _Reader:
             split = split_name(cells.pop(options.split_column, "").strip())
             problems += [] if split else ["the split is empty"]
         if problems:
-            self._problems += [(row.number, problem) for problem in problems]
+            self._wrong(row.number, source, problems, split)
             return None, split
         group = cells.pop(options.group_column, "").strip()
         if options.attack_column in cells:
             cells["attack_text"] = cells.pop(options.attack_column).strip()
         attributes = {c: cells.get(c, "") for c in self._kept(columns, image_column, label_column)}
-        return Example(source, label, source, group or source, attributes), split
+        key = f"{source}#{row.number}" if options.repeats else source
+        return Example(key, label, source, group or source, attributes), split
 
     def _kept(
         self, columns: Sequence[str], image_column: str, label_column: str | None
@@ -204,16 +250,40 @@ class _Reader:
             return "there is no image"
         if "\0" in source:
             return "the image's path has a zero byte"
-        if PurePosixPath(source).is_absolute() or PureWindowsPath(source).drive:
+        if posixpath.isabs(source) or ntpath.splitdrive(source)[0]:
             return f"{source!a} is an absolute path; paths start from {self._root}"
-        path = os.path.join(self._real, source)
-        real = os.path.realpath(path)
-        if os.path.commonpath([real, self._real]) != self._real:
+        real, size = self._real_file(os.path.join(self._real, source))
+        if not self._is_inside(os.path.dirname(real)):
             return f"{source!a} lies outside of {self._root}"
-        if not os.path.isfile(real):
+        if size is None:
             return f"there is no file {source!a} in {self._root}"
         if real in self._seen:
+            if self._options.repeats:
+                return None
             return f"{source!a} is already named by row {self._seen[real]}"
         self._seen[real] = number
-        self.sizes.append((source, os.path.getsize(real)))
+        self.sizes.append((source, size))
         return None
+
+    def _real_file(self, path: str) -> tuple[str, int | None]:
+        """Where a path really leads, and the bytes of the file there; None where there is none.
+
+        Folders are resolved once: of a million files it is the folders that take the time.
+        """
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        real = os.path.join(self._folders[folder], name)
+        try:
+            found = os.lstat(real)
+            if stat.S_ISLNK(found.st_mode) or name in ("", ".", ".."):
+                real = os.path.realpath(real)
+                found = os.stat(real)
+        except OSError:
+            return real, None
+        return real, found.st_size if stat.S_ISREG(found.st_mode) else None
+
+    def _is_inside(self, folder: str) -> bool:
+        if folder not in self._inside:
+            self._inside[folder] = os.path.commonpath([folder, self._real]) == self._real
+        return self._inside[folder]

@@ -128,7 +128,7 @@ def evaluate_run(
     if suite not in registry("suites").names():
         return []
     dataset, options = config.dataset, config.dataset_options
-    if config.data is not None:
+    if config.data is not None and config.data.is_dir():
         manifest = PreferenceSet.open(config.data).manifest
         dataset, options = manifest.dataset, manifest.dataset_options
     return evaluate(

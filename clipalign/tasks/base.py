@@ -9,12 +9,19 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from PIL import Image
 from pydantic import BaseModel
 
 from clipalign.datasets.base import Dataset, Example
+
+Scope: TypeAlias = Literal["all", "batch", "row"]
+"""Which of the candidate texts an image chooses among while training.
+
+`all` of them; those that any row of the `batch` speaks of; or the `row`'s own two. The regulariser
+then takes those of the batch, unless it has texts of its own.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +32,13 @@ class Candidates:
         preference: C texts; every chosen and rejected text is one of them.
         regulariser: texts of the regulariser's own, or None where they are the same.
         notes: what whoever prepares the set should know, one sentence each.
+        scope: which of them an image chooses among.
     """
 
     preference: tuple[str, ...]
     regulariser: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    scope: Scope = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,9 @@ class Task(Protocol):
 
     A task may also have a method `source(dataset) -> Dataset`: the dataset as the task wants it, a
     part of it or with the images of another beside it. All other methods are then given that one.
+    And it may have a method `lacking(dataset, split, needs) -> str | None`: why its rows cannot
+    feed an objective that needs "chosen", "rejected" or both in every row, found out before any
+    image is read.
 
     Attributes:
         name: as registered.

@@ -13,6 +13,7 @@ from clipalign.errors import DataError
 from clipalign.files import canonical_json, sha256_bytes
 from clipalign.options import explain
 from clipalign.plain_yaml import parse_yaml
+from clipalign.tasks.base import Scope
 
 __all__ = [
     "AGAIN",
@@ -59,7 +60,11 @@ class Manifest(BaseModel):
     dataset_fingerprint: str
     licence: str
     candidates: list[str] = Field(min_length=2)
+    scope: Scope = Field("all", description="Which of the candidates an image chooses among.")
     regulariser_candidates: list[str] | None
+    shard_rows: int | None = Field(
+        None, ge=1, description="Rows a tar shard at most; null for loose files."
+    )
     counts: dict[_SplitName, SplitCounts] = Field(min_length=1)
     quarantined: int = Field(ge=0)
     notes: list[str]
@@ -70,13 +75,16 @@ class Manifest(BaseModel):
 
     def sealed(self) -> Manifest:
         """With its `content_sha256` set."""
-        content = self.model_dump(mode="json", exclude={"content_sha256"})
+        content = self._tree(exclude={"content_sha256"})
         return self.model_copy(update={"content_sha256": sha256_bytes(canonical_json(content))})
 
     def dump(self) -> str:
         """As YAML."""
-        tree = self.model_dump(mode="json")
-        return yaml.safe_dump(tree, allow_unicode=False, sort_keys=False, width=100)
+        return yaml.safe_dump(self._tree(), allow_unicode=False, sort_keys=False, width=100)
+
+    def _tree(self, **options: Any) -> dict[str, Any]:
+        """As plain values; without what has its default, so that older sets keep their hash."""
+        return self.model_dump(mode="json", exclude_defaults=True, **options)
 
 
 def read_manifest(root: Path) -> Manifest:

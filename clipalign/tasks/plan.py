@@ -36,6 +36,7 @@ class Plan:
         seed: of everything random.
         limit: images a split; None for all.
         max_side: pixels that images are shrunk to; None for never.
+        shard_rows: rows a tar shard at most; None for loose files.
     """
 
     task: Task
@@ -46,6 +47,7 @@ class Plan:
     seed: int
     limit: int | None
     max_side: int | None
+    shard_rows: int | None = None
 
     @classmethod
     def make(
@@ -58,6 +60,7 @@ class Plan:
         seed: int,
         limit: int | None,
         max_side: int | None,
+        shard_rows: int | None = None,
     ) -> Plan:
         """Check everything that can be checked without reading an image.
 
@@ -65,13 +68,16 @@ class Plan:
             UsageError: an unknown split, or a number that cannot be.
             DataError: the dataset cannot serve the task.
         """
-        for name, value in (("limit", limit), ("max_side", max_side)):
+        numbers = (("limit", limit), ("max_side", max_side), ("shard_size", shard_rows))
+        for name, value in numbers:
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}.")
         dataset = source(task, dataset)
         chosen = _choose_splits(dataset, splits)
         candidates = _candidates(task, dataset, chosen)
-        return cls(task, dataset, dataset_options, chosen, candidates, seed, limit, max_side)
+        return cls(
+            task, dataset, dataset_options, chosen, candidates, seed, limit, max_side, shard_rows
+        )
 
     @property
     def sha256(self) -> str:
@@ -88,6 +94,7 @@ class Plan:
             "seed": self.seed,
             "limit": self.limit,
             "max_side": self.max_side,
+            "shard_rows": self.shard_rows,
         }
         return sha256_bytes(canonical_json(content))
 
@@ -96,6 +103,12 @@ class Plan:
         """As JSON."""
         options: dict[str, Any] = self.task.options.model_dump(mode="json")
         return options
+
+    def lacking(self, needs: Sequence[str]) -> str | None:
+        """Why the rows cannot all have these texts, where the task can tell; None if not."""
+        of_task: Any = getattr(self.task, "lacking", None)
+        reasons = (of_task(self.dataset, split, needs) for split in self.splits if of_task)
+        return next((reason for reason in reasons if reason), None)
 
     def examples(self, split: str) -> Sequence[Example]:
         """The images of a split that are prepared: all, or a draw of `limit` in their order."""
@@ -128,6 +141,8 @@ class Plan:
             dataset_fingerprint=self.dataset.fingerprint,
             licence=self.dataset.licence,
             candidates=list(self.candidates.preference),
+            scope=self.candidates.scope,
+            shard_rows=self.shard_rows,
             regulariser_candidates=None if own is None else list(own),
             counts=counts,
             quarantined=sum(c.quarantined for c in counts.values()),

@@ -4,6 +4,7 @@
     DIR/<split>/metadata.jsonl    one row an image, with the hashes of its image files
     DIR/<split>/images/…          images that preferences are about
     DIR/<split>/clean/…           their partners for the regulariser
+    DIR/<split>/<split>-*.tar     or both in tar shards, see `clipalign.tasks.packing`
     DIR/quarantine.jsonl          inputs that could not be used, each with its reason
     DIR/preview.png               for the eye
 
@@ -25,9 +26,11 @@ from typing import Any
 from PIL import Image
 
 from clipalign.datasets.images import read_image
+from clipalign.datasets.shards import Member, read_at
 from clipalign.errors import DataError
 from clipalign.files import sha256_bytes
 from clipalign.tasks.manifest import AGAIN, MANIFEST, Manifest, read_manifest
+from clipalign.tasks.packing import PARTS
 
 __all__ = ["PreferenceRow", "PreferenceSet"]
 
@@ -83,6 +86,7 @@ class PreferenceSet:
         manifest: what was made of what.
         candidates: C texts; every chosen and rejected text is one of them.
         regulariser_candidates: the regulariser's own, or None where they are the same.
+        scope: which of the candidates an image chooses among while training.
         content_sha256: of everything in it.
         splits: names, in the manifest's order.
     """
@@ -93,11 +97,14 @@ class PreferenceSet:
         manifest: Manifest,
         rows: Mapping[str, tuple[PreferenceRow, ...]],
         hashes: Mapping[str, str],
+        places: Mapping[str, Member],
     ) -> None:
         self.root, self.manifest, self._rows, self._hashes = root, manifest, rows, hashes
+        self._places = places
         self.candidates = tuple(manifest.candidates)
         own = manifest.regulariser_candidates
         self.regulariser_candidates = None if own is None else tuple(own)
+        self.scope = manifest.scope
         self.content_sha256 = manifest.content_sha256
         self.splits = tuple(manifest.counts)
 
@@ -114,6 +121,7 @@ class PreferenceSet:
         manifest = read_manifest(root)
         rows: dict[str, tuple[PreferenceRow, ...]] = {}
         hashes: dict[str, str] = {}
+        places: dict[str, Member] = {}
         for name, expected in manifest.files.items():
             _read_hashed(root, name, expected)
         for split in manifest.counts:
@@ -123,7 +131,8 @@ class PreferenceSet:
             table = _Table(root, split, manifest)
             rows[split] = table.read(_read_hashed(root, name, manifest.files[name]))
             hashes |= table.hashes
-        return cls(root, manifest, rows, hashes)
+            places |= table.places
+        return cls(root, manifest, rows, hashes, places)
 
     def rows(self, split: str) -> tuple[PreferenceRow, ...]:
         """The rows of a split.
@@ -165,9 +174,10 @@ class PreferenceSet:
         expected = self._hashes.get(str(path))
         if expected is None:
             raise DataError(f"{path} is not an image of the preference set {self.root}.")
+        place = self._places.get(str(path))
         try:
-            data = path.read_bytes()
-        except FileNotFoundError:
+            data = path.read_bytes() if place is None else read_at(path.parent, place)
+        except (FileNotFoundError, EOFError):
             raise DataError(f"{path} is gone. {AGAIN}") from None
         if sha256_bytes(data) != expected:
             raise DataError(f"{path} is not the image that was written: it is damaged. {AGAIN}")
@@ -188,6 +198,15 @@ def _read_hashed(root: Path, name: str, expected: str) -> bytes:
     return data
 
 
+def _regular_size(path: Path) -> int | None:
+    """Bytes of a file; None where there is none, or a link, which could lead anywhere."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
 class _Table:
     """Checks the rows of one split."""
 
@@ -197,7 +216,9 @@ class _Table:
         self.manifest, self.expected = manifest, manifest.counts[split].rows
         self.candidates = {text: text for text in manifest.candidates}  # shares the strings
         self.hashes: dict[str, str] = {}
+        self.places: dict[str, Member] = {}
         self._inside: dict[Path, bool] = {}
+        self._sizes: dict[Path, int] = {}
         self._root = Path(os.path.realpath(root))
 
     def read(self, data: bytes) -> tuple[PreferenceRow, ...]:
@@ -226,6 +247,9 @@ class _Table:
         row = json.loads(line)
         if not isinstance(row, dict):
             raise ValueError("not an object")
+        if self.manifest.shard_rows is not None:
+            for part in PARTS:
+                self._place(row, part)
         file_name = self._file(row.pop("file_name", None), row.pop("sha256", None))
         clean = row.pop("clean_file_name", None)
         digest = row.pop("clean_sha256", None)
@@ -248,19 +272,36 @@ class _Table:
         if pure.is_absolute() or ".." in pure.parts or "\0" in name:
             raise ValueError(f"{name!r} lies outside of the set")
         path = self.folder / name
+        if self.manifest.shard_rows is not None:
+            self.hashes[str(path)] = digest
+            return name
         if path.parent not in self._inside:
             real = Path(os.path.realpath(path.parent))
             self._inside[path.parent] = real.is_relative_to(self._root)
         if not self._inside[path.parent]:
             raise ValueError(f"{name!r} lies outside of the set")
-        try:
-            found = stat.S_ISREG(os.lstat(path).st_mode)  # a link could lead anywhere
-        except OSError:
-            found = False
-        if not found:
+        if _regular_size(path) is None:
             raise ValueError(f"there is no file {name!r}")
         self.hashes[str(path)] = digest
         return name
+
+    def _place(self, row: dict[str, Any], part: str) -> None:
+        """Note where an image of a packed row lies, and check that it lies within its shard."""
+        offset, size = row.pop(f"{part}_offset", None), row.pop(f"{part}_bytes", None)
+        name = row.get(PARTS[part])
+        if name is None:
+            return
+        shard, slash, member = str(name).partition("/")
+        if not slash or "/" in member or shard in ("", ".", "..") or "\0" in shard:
+            raise ValueError(f"{name!r} is not in a shard of the set")
+        path = self.folder / shard
+        if path not in self._sizes:
+            self._sizes[path] = _regular_size(path) or 0
+        if not (isinstance(offset, int) and isinstance(size, int) and offset >= 0 and size > 0):
+            raise ValueError(f"it does not say where {name!r} lies")
+        if offset + size > self._sizes[path]:
+            raise ValueError(f"there is no {name!r}: the shard is gone or was cut short")
+        self.places[str(path / member)] = Member(offset, size)
 
     def _text(self, text: Any) -> str | None:
         if text is None:

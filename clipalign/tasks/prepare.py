@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from filelock import FileLock
 
 from clipalign.cache import cache_dir
 from clipalign.config import RunConfig
 from clipalign.datasets.base import Dataset
-from clipalign.datasets.locate import locate_dataset
-from clipalign.errors import DataError, RunError
+from clipalign.datasets.locate import is_table, locate_dataset
+from clipalign.errors import DataError, RunError, UsageError, near_matches
 from clipalign.files import sha256_file, storage_errors
 from clipalign.options import component
 from clipalign.plugins import registry
 from clipalign.progress import Reporter, Silent
 from clipalign.tasks.base import Task
 from clipalign.tasks.manifest import MANIFEST, SplitCounts
+from clipalign.tasks.packing import Packer
 from clipalign.tasks.plan import Plan
 from clipalign.tasks.preference_set import PREVIEW, QUARANTINE, TABLE, PreferenceSet
 from clipalign.tasks.preview import preview
@@ -28,6 +30,7 @@ from clipalign.tasks.working import Recipe, Row, Workers
 
 __all__ = ["preferences_of", "prepare"]
 
+FORMATS = ("imagefolder", "webdataset")
 _PREVIEW_ROWS = 12
 _REASONS_SHOWN = 10
 
@@ -44,7 +47,10 @@ def prepare(
     workers: int = 0,
     limit: int | None = None,
     max_side: int | None = 1024,
+    format: Literal["imagefolder", "webdataset"] = "imagefolder",
+    shard_size: int = 1000,
     overwrite: bool = False,
+    needs: Sequence[str] = (),
     reporter: Reporter | None = None,
 ) -> PreferenceSet:
     """Turn labelled images into a preference set.
@@ -66,7 +72,11 @@ def prepare(
         workers: processes; 0 for none beside this one.
         limit: images a split, drawn at random from all of it; None for all.
         max_side: larger images are shrunk to this many pixels, once; None for never.
+        format: loose files, or tar shards of the same rows; training reads either.
+        shard_size: rows a shard at most, of tar shards.
         overwrite: replace a preference set that stands at `output`.
+        needs: "chosen", "rejected" or both: texts that every row must have; a task that can tell
+            refuses before any image is read.
         reporter: hears what is being done.
 
     Returns:
@@ -79,16 +89,28 @@ def prepare(
         StorageError: the disk is full or not writable; nothing is left behind.
     """
     say: Reporter = reporter or Silent()
+    facts = registry("tasks").entry(task).metadata if isinstance(task, str) else {}
     if dataset is None:
-        facts = registry("tasks").entry(task).metadata if isinstance(task, str) else {}
         dataset = str(facts.get("dataset", "emoji"))
     if isinstance(task, str):
         task = cast(Task, component("tasks", task, **(task_options or {})))
     options = dict(dataset_options or {})
     if isinstance(dataset, str | Path):
         name, options = locate_dataset(dataset, options)
+        if name == "table":
+            options = {**facts.get("table", {}), **options}
         dataset = cast(Dataset, component("datasets", name, **options))
-    plan = Plan.make(task, dataset, options, splits, seed=seed, limit=limit, max_side=max_side)
+    if format not in FORMATS:
+        raise UsageError(f"There is no format {format!r}.{near_matches(format, FORMATS)}")
+    plan = Plan.make(
+        task, dataset, options, splits, seed=seed, limit=limit, max_side=max_side,
+        shard_rows=shard_size if format == "webdataset" else None,
+    )  # fmt: skip
+    if needs and (reason := plan.lacking(needs)):
+        raise DataError(
+            f"Every row must have {' and '.join(needs)}, and {reason}. Use a method that takes "
+            "judgements of single texts, such as kto."
+        )
     if output is not None:
         return _made(Path(output), plan, workers, say, cached=False, overwrite=overwrite)
     target = cache_dir("preferences") / f"{plan.task.name}-{plan.sha256}"
@@ -98,17 +120,31 @@ def prepare(
         return _made(target, plan, workers, say, cached=True, overwrite=overwrite)
 
 
-def preferences_of(config: RunConfig, reporter: Reporter | None = None) -> PreferenceSet:
+def preferences_of(
+    config: RunConfig, reporter: Reporter | None = None, *, needs: Sequence[str] = ()
+) -> PreferenceSet:
     """The preferences of a run: the set that it names, or one prepared in the cache.
 
+    Args:
+        config: of the run.
+        reporter: hears what is being done.
+        needs: texts that every row must have, as `prepare` takes them.
+
     Raises:
-        DataError: the set is damaged, or the dataset cannot serve the task.
+        UsageError: `data` is a table, and the task takes none.
+        DataError: the set is damaged, or the dataset cannot serve the task or lacks texts.
     """
-    if config.data is not None:
+    if config.data is not None and not is_table(config.data):
         return PreferenceSet.open(config.data)
+    if config.data is not None and "table" not in registry("tasks").entry(config.task).metadata:
+        raise UsageError(
+            f"{config.data} is a table. Judgements of your own are trained on with --task "
+            f"preferences; labelled images for the task {config.task!r} are given with --dataset."
+        )
     return prepare(
         config.task,
-        config.dataset,
+        config.data or config.dataset,
+        needs=needs,
         task_options=config.task_options,
         dataset_options=config.dataset_options,
         seed=config.seed,
@@ -192,16 +228,21 @@ def _write_split(
         for part in ("images", "clean"):
             (folder / part).mkdir(parents=True)
         table = (folder / TABLE).open("wb")
-    with table, say.progress(f"Preparing {split}", len(examples)) as bar:
+    packer = Packer(folder, split, plan.shard_rows) if plan.shard_rows else None
+    with table, packer or nullcontext(), say.progress(f"Preparing {split}", len(examples)) as bar:
         for outcome in pool.outcomes(split, examples):
             if outcome.quarantined is not None:
                 refused.append(outcome.quarantined)
+            lines = packer.pack(outcome.rows) if packer else outcome.rows
             with storage_errors(folder):
-                table.writelines(map(_line, outcome.rows))
+                table.writelines(map(_line, lines))
             rows += len(outcome.rows)
             bar.advance()
         with storage_errors(folder):
             table.flush()
+    if packer:
+        for part in ("images", "clean"):
+            (folder / part).rmdir()
     skipped = _skipped(plan.dataset, split)
     refused += [{"split": split, "key": n, "file": n, "reason": reason} for n, reason in skipped]
     images = len(examples) + len(skipped)

@@ -9,6 +9,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from clipalign.tasks.packing import image_bytes
+
 __all__ = ["preview"]
 
 _COLUMNS, _PICTURE, _GAP, _LINE, _HEADER = 6, 176, 16, 20, 44
@@ -38,9 +40,10 @@ def preview(title: str, rows: Sequence[Mapping[str, Any]], folder: Path) -> byte
     for i, row in enumerate(rows):
         x = _GAP + i % columns * (_PICTURE + _GAP)
         y = _HEADER + i // columns * (_CELL + _GAP)
-        for name in (row["clean_file_name"], row["file_name"]):
-            if name is not None:
-                _paste(image, folder / name, x, y)
+        for part in ("clean", "image"):
+            data = image_bytes(folder, row, part)
+            if data is not None:
+                _paste(image, data, x, y)
             y += _PICTURE + 4
         for mark, colour, words in (
             (_check, _GREEN, row["chosen"]),
@@ -58,9 +61,9 @@ def preview(title: str, rows: Sequence[Mapping[str, Any]], folder: Path) -> byte
     return buffer.getvalue()
 
 
-def _paste(image: Image.Image, path: Path, x: int, y: int) -> None:
+def _paste(image: Image.Image, data: bytes, x: int, y: int) -> None:
     """Put a picture into its square, as large as it fits; small ones keep their hard pixels."""
-    with Image.open(path) as picture:
+    with Image.open(io.BytesIO(data)) as picture:
         scale = _PICTURE / max(picture.size)
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         how = Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS

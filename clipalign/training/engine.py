@@ -270,4 +270,6 @@ def _pieces(step: Step, count: int) -> list[Step]:
         return [step]
     rows = step.rows.tensor_split(count)
     regularised = step.regularised.tensor_split(count)
-    return [Step(r, g) for r, g in zip(rows, regularised, strict=True) if len(r) or len(g)]
+    return [
+        Step(r, g, step.texts) for r, g in zip(rows, regularised, strict=True) if len(r) or len(g)
+    ]

@@ -30,7 +30,7 @@ class Problem:
         weight: λ.
         orthogonality: c, for a head.
         texts: [C, d] reference features of the candidates of D_pref.
-        regulariser_texts: [R, d] of the candidates of D_reg.
+        regulariser_texts: [R, d] of the candidates of D_reg; None for those of D_pref.
     """
 
     part: TrainablePart
@@ -39,7 +39,7 @@ class Problem:
     weight: float
     orthogonality: float
     texts: Tensor
-    regulariser_texts: Tensor
+    regulariser_texts: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -82,23 +82,53 @@ def losses(problem: Problem, data: Data, step: Step) -> Losses:
     features = part.image_features(data.inputs[images].to(device))
     reference = data.reference[images].to(device)
     scale, bias, b = model.logit_scale, model.logit_bias, len(step.rows)
+    choice = _choice(stream, step)
+    common = problem.texts if step.texts is None else problem.texts[step.texts.to(device)]
+    own = problem.regulariser_texts
+    pref_texts = common if choice.pairs is None else problem.texts[choice.pairs.to(device)]
+    reg_texts = common if own is None else own
     with torch.no_grad():
-        ref_pref = log_policy(reference[:b], problem.texts, scale, bias)
-        ref_reg = log_policy(reference[b:], problem.regulariser_texts, scale, bias)
-    texts = part.text_features(problem.texts)
+        ref_pref = log_policy(reference[:b], pref_texts, scale, bias)
+        ref_reg = log_policy(reference[b:], reg_texts, scale, bias)
     batch = PolicyBatch(
-        policy=log_policy(features[:b], texts, scale, bias),
+        policy=log_policy(features[:b], part.text_features(pref_texts), scale, bias),
         reference=ref_pref,
-        chosen=stream.chosen[step.rows].to(device),
-        rejected=stream.rejected[step.rows].to(device),
+        chosen=choice.chosen.to(device),
+        rejected=choice.rejected.to(device),
     )
-    regulariser_texts = part.text_features(problem.regulariser_texts)
-    policy_reg = log_policy(features[b:], regulariser_texts, scale, bias)
+    policy_reg = log_policy(features[b:], part.text_features(reg_texts), scale, bias)
     penalty = features.new_zeros(())
     if part.weight is not None:
         penalty = problem.orthogonality * orthogonality_penalty(part.weight)
     return Losses(
         problem.objective(batch), problem.regulariser(policy_reg, ref_reg), penalty, batch
+    )
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What the rows of a step choose among.
+
+    Attributes:
+        chosen, rejected: [B] indices into the row's candidates, −1 where there is none.
+        pairs: [B, 2] each row's candidates, where each has its own; else None.
+    """
+
+    chosen: Tensor
+    rejected: Tensor
+    pairs: Tensor | None = None
+
+
+def _choice(stream: Stream, step: Step) -> _Choice:
+    chosen, rejected = stream.chosen[step.rows], stream.rejected[step.rows]
+    if step.texts is None:
+        return _Choice(chosen, rejected)
+    if stream.scope == "row":
+        first = torch.zeros_like(chosen)
+        return _Choice(first, first + 1, torch.stack([chosen, rejected], dim=1))
+    place = torch.searchsorted(step.texts, torch.stack([chosen, rejected]))
+    return _Choice(
+        torch.where(chosen < 0, chosen, place[0]), torch.where(rejected < 0, rejected, place[1])
     )
 
 
@@ -117,18 +147,15 @@ def measures(parts: list[Losses], weight: float, rows: int, regularised: int) ->
     }
     if regularised:
         out["regulariser"] = float(sum(p.regulariser.sum() for p in parts)) / regularised
-    policy = torch.cat([p.batch.policy for p in parts])
-    reference = torch.cat([p.batch.reference for p in parts])
+    batches = [p.batch for p in parts]  # of candidates that may differ in number
     for name in ("chosen", "rejected"):
-        index = torch.cat([getattr(p.batch, name) for p in parts])
+        index = torch.cat([getattr(b, name) for b in batches])
         if bool((index >= 0).any()):
-            out[f"logp_{name}"] = float(gather(policy, index)[index >= 0].mean())
-    chosen = torch.cat([p.batch.chosen for p in parts])
-    rejected = torch.cat([p.batch.rejected for p in parts])
-    pair = (chosen >= 0) & (rejected >= 0)
+            logp = torch.cat([gather(b.policy, getattr(b, name)) for b in batches])
+            out[f"logp_{name}"] = float(logp[index >= 0].mean())
+    pair = torch.cat([(b.chosen >= 0) & (b.rejected >= 0) for b in batches])
     if bool(pair.any()):
-        ratio = policy - reference
-        h = (gather(ratio, chosen) - gather(ratio, rejected))[pair]
+        h = torch.cat([b.log_ratio(b.chosen) - b.log_ratio(b.rejected) for b in batches])[pair]
         out["margin"] = float(h.mean())
         out["reward_accuracy"] = float((h > 0).float().mean())
     return out

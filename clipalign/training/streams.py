@@ -19,6 +19,7 @@ from torch import Tensor
 
 from clipalign.errors import DataError
 from clipalign.models.preprocess import Preprocess
+from clipalign.tasks.base import Scope
 from clipalign.tasks.preference_set import PreferenceRow, PreferenceSet
 
 MEMORY_LIMIT = 4 * 2**30  # bytes of pixels kept in memory; beyond it they lie in a temporary file
@@ -31,10 +32,13 @@ class Step:
     Attributes:
         rows: [B] preference rows.
         regularised: [R] images of D_reg, as indices into the split's images.
+        texts: [K] the texts that the rows speak of, as indices into the candidates, ascending; None
+            where all candidates are meant. Of the whole step, also when it is cut into parts.
     """
 
     rows: Tensor
     regularised: Tensor
+    texts: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Stream:
         rejected: [P] likewise.
         clean: [P] the row's clean image, index into N, −1 where there is none.
         spare: [S] images that only the regulariser sees, indices into N.
+        scope: which of the candidates an image chooses among.
     """
 
     paths: tuple[Path, ...]
@@ -56,6 +61,7 @@ class Stream:
     rejected: Tensor
     clean: Tensor
     spare: Tensor
+    scope: Scope = "all"
 
     def __len__(self) -> int:
         return len(self.image)
@@ -78,7 +84,12 @@ class Stream:
         if missing and len(self.spare):
             turns = range(number * batch_size, number * batch_size + missing)
             partners = torch.cat([partners, torch.stack([self._spare(t, seed) for t in turns])])
-        return Step(rows, partners)
+        return Step(rows, partners, None if self.scope == "all" else self._texts(rows))
+
+    def _texts(self, rows: Tensor) -> Tensor:
+        texts = torch.cat([self.chosen[rows], self.rejected[rows]])
+        found: Tensor = torch.unique(texts[texts >= 0])
+        return found
 
     def _spare(self, turn: int, seed: int) -> Tensor:
         lap, place = divmod(turn, len(self.spare))
@@ -123,9 +134,8 @@ def build_stream(preferences: PreferenceSet, split: str) -> Stream:
     ]
     spare = [index(r.image) for r in rows if r.chosen is None and r.rejected is None]
     image, chosen, rejected, clean = torch.tensor(columns, dtype=torch.int64).unbind(1)
-    return Stream(
-        tuple(number), image, chosen, rejected, clean, torch.tensor(spare, dtype=torch.int64)
-    )
+    unseen = torch.tensor(spare, dtype=torch.int64)
+    return Stream(tuple(number), image, chosen, rejected, clean, unseen, preferences.scope)
 
 
 def decode_pixels(

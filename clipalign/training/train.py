@@ -155,17 +155,16 @@ class _Session:
         self.objective = objective(config.method, **config.method_options)
         self.trainable = parse_trainable(config.trainable)
         _check_accumulation(config, self.objective)
-        self.preferences = preferences_of(config, self.say)
-        _check_feedback(self.preferences, config.method, self.objective)
+        needs = _feedback_needed(self.objective)
+        self.preferences = preferences_of(config, self.say, needs=needs)
+        _check_feedback(self.preferences, config.method, needs)
         self.model = load_model(
             config.model, self.device, config.train.precision, announce=self.say.note
         )
         self.texts = text_features(self.model, self.preferences.candidates)
         regulariser_texts = self.preferences.regulariser_candidates
         self.regulariser_texts = (
-            self.texts
-            if regulariser_texts is None
-            else text_features(self.model, regulariser_texts)
+            None if regulariser_texts is None else text_features(self.model, regulariser_texts)
         )
         self.data = self._data("train")
         wants = config.train.validate_every and "validation" in self.preferences.splits
@@ -332,9 +331,13 @@ def _check_accumulation(config: RunConfig, loss: Objective) -> None:
         )
 
 
-def _check_feedback(preferences: PreferenceSet, method: str, loss: Objective) -> None:
+def _feedback_needed(loss: Objective) -> tuple[str, ...]:
+    """The texts that every row must have for an objective."""
+    return {"pair": ("chosen", "rejected"), "chosen": ("chosen",), "any": ()}[loss.requires]
+
+
+def _check_feedback(preferences: PreferenceSet, method: str, need: Sequence[str]) -> None:
     """Refuse an objective that some row cannot feed, before anything is loaded."""
-    need = {"pair": ("chosen", "rejected"), "chosen": ("chosen",), "any": ()}[loss.requires]
     for row in preferences.rows("train"):
         if row.chosen is None and row.rejected is None:
             continue

@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
-
-from PIL import Image
+from dataclasses import replace
 
 from clipalign.datasets.base import Dataset, Example
 from clipalign.datasets.options import label_problem
 from clipalign.errors import DataError, near_matches
 from clipalign.files import canonical_json, sha256_bytes
-from clipalign.tasks.base import classnames
-from clipalign.tasks.concepts.balance import Reading, balance_note, balanced, spread
+from clipalign.tasks.concepts.balance import Reading, balance_note, balanced
 from clipalign.tasks.concepts.file import Concept
+from clipalign.tasks.kept import WithKept
 
 __all__ = ["ConceptSource"]
 
 LABEL = "label"  # as the name of a column: the class name
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """Source of an example that is only to be held still: the example of the other dataset."""
-
-    example: Example
-
-
-class ConceptSource:
+class ConceptSource(WithKept):
     """A dataset as a concept task wants it.
 
     Args:
@@ -55,13 +45,10 @@ class ConceptSource:
         keep: Dataset | None,
         keep_share: float,
     ) -> None:
-        self.dataset, self.concept, self.keep = dataset, concept, keep
+        super().__init__(dataset, keep)
+        self.concept = concept
         self._attribute, self._activity = attribute, activity
         self._balance, self._keep_share = balance, keep_share
-        self.parts: tuple[Dataset, ...] = (dataset,) if keep is None else (dataset, keep)
-        self.name = dataset.name
-        self.classnames, self.templates = dataset.classnames, dataset.templates
-        self.licence = "; ".join(dict.fromkeys(part.licence for part in self.parts))
         self._examples: dict[str, Sequence[Example]] = {}
         self._read: dict[str, Sequence[Reading | None]] = {}
 
@@ -72,39 +59,19 @@ class ConceptSource:
         how = [self._attribute, self._activity, self._balance, self._keep_share]
         return sha256_bytes(canonical_json([parts, how]))
 
-    def splits(self) -> Sequence[str]:
-        """Those of the dataset."""
-        return self.dataset.splits()
-
     def examples(self, split: str) -> Sequence[Example]:
         """The dataset's own images, balanced, then those that are held still."""
         if split not in self._examples:
             every = self.dataset.examples(split)
             used = balanced(self._readings(split)) if self._balance else range(len(every))
             found = [every[i] for i in used]
-            found += self._kept(split, round(self._keep_share * len(found)))
+            found += self.kept_examples(split, round(self._keep_share * len(found)))
             # every row of a table has the same columns
             columns = dict.fromkeys(name for e in found for name in e.attributes)
             self._examples[split] = [
                 replace(e, attributes={c: e.attributes.get(c, "") for c in columns}) for e in found
             ]
         return self._examples[split]
-
-    def image(self, example: Example) -> Image.Image:
-        """Read one image of either dataset."""
-        if isinstance(example.source, _Kept):
-            assert self.keep is not None
-            return self.keep.image(example.source.example)
-        return self.dataset.image(example)
-
-    def skipped(self, split: str) -> Sequence[tuple[str, str]]:
-        """Files that the dataset passed over, where it keeps count of them."""
-        of_dataset: Any = getattr(self.dataset, "skipped", None)
-        return of_dataset(split) if of_dataset else ()
-
-    def is_kept(self, example: Example) -> bool:
-        """Whether an image is only to be held still."""
-        return isinstance(example.source, _Kept)
 
     def read(self, example: Example) -> Reading:
         """What an image of the dataset shows.
@@ -138,14 +105,9 @@ class ConceptSource:
         found = {reading for split in self.splits() for reading in self._readings(split)}
         return sorted(reading for reading in found if reading is not None)
 
-    @functools.cached_property
-    def kept_prompts(self) -> Sequence[str]:
-        """Prompts of the classes of the images that are held still."""
-        if self.keep is None:
-            return ()
-        names = (n for s in self.splits() for n in classnames(self.keep, self._kept_split(s)))
-        template = self.keep.templates[0]
-        return [template.format(n) for n in dict.fromkeys(names) if not self.concept.said_in(n)]
+    def is_welcome(self, label: str | None) -> bool:
+        """Whether a class says nothing of the concept, so that its images may be held still."""
+        return label is not None and not self.concept.said_in(label)
 
     def check(self, split: str, *, needs_activity: bool) -> list[str]:
         """What to know of a split, one sentence each.
@@ -203,25 +165,6 @@ class ConceptSource:
                 f"{near_matches(column, columns)} Name the column with the option {option}, or "
                 "another dataset."
             )
-
-    def _kept(self, split: str, most: int) -> list[Example]:
-        if self.keep is None:
-            return []
-        found = [
-            e
-            for e in self.keep.examples(self._kept_split(split))
-            if e.label is not None and not self.concept.said_in(e.label)
-        ]
-        prefix = f"{self.keep.name}/"  # keys of both datasets may be alike
-        return [
-            replace(e, key=prefix + e.key, source=_Kept(e), group=prefix + (e.group or e.key))
-            for e in spread(found, min(most, len(found)))
-        ]
-
-    def _kept_split(self, split: str) -> str:
-        assert self.keep is not None
-        known = self.keep.splits()
-        return split if split in known else known[0]
 
 
 def _cell(example: Example, column: str) -> str:

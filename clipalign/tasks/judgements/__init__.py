@@ -1,0 +1,1 @@
+"""Preferences that people gave: how their columns are read."""

@@ -1,0 +1,72 @@
+"""`clipalign datasets` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """A tiny copy of Oxford-IIIT Pet: two breeds, three images each."""
+    root = tmp_path / "pets"
+    (root / "annotations").mkdir(parents=True)
+    (root / "images").mkdir()
+    lines = []
+    for breed in ("Abyssinian", "great_pyrenees"):
+        for i in range(3):
+            Image.effect_noise((90, 80), 60).convert("RGB").save(root / f"images/{breed}_{i}.jpg")
+            lines.append(f"{breed}_{i} 1 1 1")
+    (root / "annotations" / "test.txt").write_text("\n".join(lines))
+    return root
+
+
+def test_list_and_show(command):
+    listed = json.loads(command("datasets", "list", "--json").stdout)
+    specs = {row["name"]: row["spec"] for row in listed}
+    assert specs["oxford-pets"] == "oxford-pets:PATH"
+    assert specs["emoji"] == "emoji"
+    shown = command("datasets", "show", "oxford-pets")
+    assert "CC BY-SA 4.0" in shown.stdout
+    assert "annotations/test.txt" in shown.stdout
+    document = json.loads(command("datasets", "show", "caltech101", "--json").stdout)
+    assert document["share"] == {"train": 50, "validation": 20, "test": 30}
+    wrong = command("datasets", "show", "oxfordpets")
+    assert wrong.returncode == 2
+    assert "'oxford-pets'" in wrong.stderr
+
+
+def test_check(command, pets):
+    done = command("datasets", "check", "oxford-pets", pets, "--json", "--quiet")
+    assert done.returncode == 5
+    document = json.loads(done.stdout)
+    assert document["splits"]["test"]["images"] == 6
+    assert document["missing"] == ["train"]
+    assert not document["sound"]
+    own = command("datasets", "check", "folder", pets / "images")
+    assert own.returncode == 5
+    assert "no folders of classes" in own.stderr
+
+
+def test_prepare_takes_a_known_dataset(command, pets, tmp_path):
+    done = command(
+        "prepare", "typographic", "--dataset", f"oxford-pets:{pets}", "--split", "test",
+        "-o", "prefs", "--json", "--quiet",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["counts"]["test"]["rows"] == 6
+    row = json.loads((tmp_path / "prefs/test/metadata.jsonl").read_text().splitlines()[0])
+    assert row["chosen"] == "a photo of a Abyssinian, a type of pet."
+
+
+def test_eval_takes_a_known_dataset(pets, tmp_path, monkeypatch):
+    import clipalign
+
+    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
+    (result,) = clipalign.evaluate(dataset=f"oxford-pets:{pets}")
+    assert result.dataset.name == "oxford-pets"
+    assert result.dataset.n == 6
+    assert result.templates == ["a photo of a {}, a type of pet."]

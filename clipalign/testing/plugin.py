@@ -29,7 +29,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Collect the contract beside the files that are named, or alone where none is."""
-    if not config.getoption("--clipalign-objective"):
+    names = config.getoption("--clipalign-objective")
+    if not names:
         return
+    from clipalign.errors import ClipAlignError
+    from clipalign.plugins import registry
+
+    try:
+        for name in names:
+            registry("objectives").entry(name)
+    except ClipAlignError as error:
+        raise pytest.UsageError(str(error)) from None
     named = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
     config.args = [*named, _TESTS]

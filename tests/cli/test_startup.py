@@ -18,7 +18,7 @@ from clipalign import __version__, errors
 from clipalign.cli import app as cli
 from clipalign.cli.console import Console, PlainBar, printable, table
 
-HEAVY = {"torch", "open_clip", "numpy", "PIL", "rich", "pydantic", "yaml"}
+HEAVY = {"torch", "open_clip", "numpy", "PIL", "rich", "pydantic", "yaml", "pytest"}
 
 
 @pytest.mark.parametrize(

@@ -132,4 +132,4 @@ def register_commands(register: Register) -> None:
     register("eval", f"{home}.eval:app", summary="Measure models, with intervals.")
     register("runs", f"{home}.runs:app", summary="List and show training runs.")
     register("config", f"{home}.config:app", summary="Show, check and copy configurations.")
-    register("plugins", f"{home}.plugins:app", summary="List, show and diagnose plugins.")
+    register("plugins", f"{home}.plugins:app", summary="List, show, diagnose and write plugins.")

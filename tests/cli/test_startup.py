@@ -92,7 +92,7 @@ def test_commands_complete_with_their_summaries(command):
     }
     done = command(env=env)
     assert "plugins" in done.stdout
-    assert "List, show and diagnose plugins." in done.stdout
+    assert "List, show, diagnose and write plugins." in done.stdout
     assert "train" not in done.stdout
 
 

@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from clipalign.hookspecs import hookimpl
     from clipalign.models.load import load_model
     from clipalign.objectives.base import Objective, ObjectiveOptions, PolicyBatch
+    from clipalign.regularisers import Regulariser
     from clipalign.reports.report import report
     from clipalign.tasks.prepare import prepare
+    from clipalign.trackers import Tracker, TrackerOptions
     from clipalign.training.train import train
     from clipalign.transforms.transform import transform
 
@@ -51,8 +53,11 @@ __all__ = [
     "ObjectiveOptions",
     "PluginError",
     "PolicyBatch",
+    "Regulariser",
     "RunError",
     "StorageError",
+    "Tracker",
+    "TrackerOptions",
     "TrainingError",
     "UsageError",
     "__version__",
@@ -82,6 +87,9 @@ _HOME = {
     "Objective": "clipalign.objectives.base",
     "ObjectiveOptions": "clipalign.objectives.base",
     "PolicyBatch": "clipalign.objectives.base",
+    "Regulariser": "clipalign.regularisers",
+    "Tracker": "clipalign.trackers",
+    "TrackerOptions": "clipalign.trackers",
 }
 """Where each public name lives; the exceptions, which are the rest, live in clipalign.errors."""
 

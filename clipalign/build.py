@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from clipalign.errors import ConfigError, PluginError
+from clipalign.entries import Named, term
+from clipalign.errors import ConfigError, PluginError, UsageError
 from clipalign.objectives import Objective
+from clipalign.objectives.weighted_sum import WeightedSum
 from clipalign.options import explain
 from clipalign.plugins import registry
 from clipalign.regularisers import Regulariser
@@ -15,24 +18,46 @@ from clipalign.regularisers import Regulariser
 T = TypeVar("T")
 
 
-def objective(name: str, /, **options: Any) -> Objective:
-    """Build an objective, such as `objective("dpo", beta=0.5)`.
+def objective(name: str | Sequence[Named], /, **options: Any) -> Objective:
+    """Build an objective, or a weighted sum of several.
+
+        objective("dpo", beta=0.5)
+        objective([{"dpo": {"weight": 0.7, "beta": 0.5}}, {"kto": {"weight": 0.3}}])
 
     Args:
-        name: a registered objective; `clipalign plugins list` shows them.
-        **options: its options; those left out keep their defaults.
+        name: a registered objective, which `clipalign plugins list` shows; or a list as a recipe's
+            key `objective` has it, each with its weight (1 when left out) and its own options.
+        **options: those of the one objective; what is left out keeps its default.
 
     Raises:
         UsageError: no objective has that name.
         ConfigError: an option is unknown or out of bounds; the message lists them all.
         PluginError: the package that registered it cannot be imported or gave something else.
     """
+    if not isinstance(name, str):
+        if options:
+            raise UsageError("Each objective of a sum holds its own options.")
+        if not name:
+            raise UsageError("There is no objective in the list.")
+        return WeightedSum([_term(i, item) for i, item in enumerate(name)])
     cls = _load("objectives", name, Objective)
     try:
         return cls(**options)
     except ValidationError as error:
         lines = "\n".join(f"  {line}" for line in explain(error, cls.Options))
         raise ConfigError(f"The objective {name!r} cannot use these options:\n{lines}") from None
+
+
+def _term(place: int, item: Named) -> tuple[float, Objective]:
+    """Weight and objective of one entry of a sum; errors say which entry it is."""
+    try:
+        weight, name, options = term(item)
+    except ValueError as error:
+        raise ConfigError(f"objective.{place}: {error}") from None
+    try:
+        return weight, objective(name, **options)
+    except (UsageError, ConfigError) as error:
+        raise type(error)(f"objective.{place}: {error}") from None
 
 
 def regulariser(name: str) -> Regulariser:

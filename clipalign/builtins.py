@@ -199,4 +199,4 @@ def register_commands(register: Register) -> None:
     register("runs", f"{home}.runs:app", summary="List, show, compare and remove training runs.")
     register("datasets", f"{home}.datasets:app", summary="List, show and check known datasets.")
     register("config", f"{home}.config:app", summary="Show, check and copy configurations.")
-    register("plugins", f"{home}.plugins:app", summary="List, show and diagnose plugins.")
+    register("plugins", f"{home}.plugins:app", summary="List, show, diagnose and write plugins.")

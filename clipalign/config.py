@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from clipalign.entries import TermEntry, TrackerEntry, named, sum_name, term
 from clipalign.errors import ConfigError, UsageError
 from clipalign.options import explain, option_problems
 from clipalign.plain_yaml import parse_yaml, read_yaml_mapping
@@ -118,7 +119,15 @@ class RunConfig(_Tree):
         description="A prepared preference set, or a table of judgements for the task preferences; "
         "null to prepare one from task and dataset.",
     )
-    method: str = Field("kto", description="Objective: the preference loss.")
+    objective: tuple[TermEntry, ...] | None = Field(
+        None,
+        min_length=1,
+        description="A weighted sum of objectives in place of method: "
+        "[{dpo: {weight: 0.7, beta: 0.1}}, {kto: {weight: 0.3}}]; null for the one of method.",
+    )
+    method: str = Field(
+        "kto", description="Objective: the preference loss. Of a sum, its names joined by +."
+    )
     method_options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the objective, such as beta."
     )
@@ -133,6 +142,11 @@ class RunConfig(_Tree):
     )
     train: TrainConfig = Field(
         default_factory=TrainConfig, description="How training steps are taken."
+    )
+    trackers: tuple[TrackerEntry, ...] = Field(
+        (),
+        description="Who hears the metrics beside metrics.jsonl: "
+        "[tensorboard, {wandb: {project: clip}}].",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Of everything random.")
     output: Path | None = Field(
@@ -156,9 +170,27 @@ class RunConfig(_Tree):
             tree["train"] = {**own, **given}
         return tree
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_of_a_sum(cls, tree: Any) -> Any:
+        """`method` of a sum is its names joined, so that runs and tables have one name for it."""
+        if isinstance(tree, Mapping) and "method" not in tree and tree.get("objective"):
+            try:
+                return {**tree, "method": sum_name(tree["objective"])}
+            except (TypeError, ValueError):  # said where the list is validated
+                return tree
+        return tree
+
     @field_validator("task", "dataset", "method", "regulariser")
     @classmethod
     def _registered(cls, name: str, info: ValidationInfo) -> str:
+        parts = info.data.get("objective")
+        if info.field_name == "method" and parts:
+            if name != (joined := sum_name(parts)):
+                raise ValueError(
+                    f"{name!r} is given beside the list `objective` ({joined}): keep one of them"
+                )
+            return name
         kind = "objectives" if info.field_name == "method" else f"{info.field_name}s"
         if kind == "datasets" and Path(name).exists():  # a folder, a table or shards
             return name
@@ -168,6 +200,13 @@ class RunConfig(_Tree):
         except UsageError as error:
             raise ValueError(str(error)) from None
         return name
+
+    @field_validator("method_options")
+    @classmethod
+    def _options_of_one(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if options and info.data.get("objective"):
+            raise ValueError("each entry of the list `objective` holds its own options")
+        return options
 
     @field_validator("trainable")
     @classmethod
@@ -258,8 +297,18 @@ def _option_problems(tree: Mapping[str, Any]) -> list[str]:
     for kind, key in (("objectives", "method"), ("tasks", "task"), ("datasets", "dataset")):
         name = tree.get(key, RunConfig.model_fields[key].default)
         options = tree.get(f"{key}_options", {})
+        if key == "method" and tree.get("objective"):
+            continue
         if isinstance(options, dict) and name in registry(kind).names():
             problems += option_problems(kind, name, options, f"{key}_options")
+    for kind, key in (("objectives", "objective"), ("trackers", "trackers")):
+        for place, item in enumerate(tree.get(key) or ()):
+            try:
+                name, options = term(item)[1:] if key == "objective" else named(item)
+            except ValueError:
+                continue
+            if name in registry(kind).names():
+                problems += option_problems(kind, name, options, f"{key}.{place}.{name}")
     return problems
 
 

@@ -78,13 +78,17 @@ def register_objectives(register: Register) -> None:
 def register_regularisers(register: Register) -> None:
     """Penalties that hold the policy near the reference on the regulariser images.
 
-    The target has the shape of those in `clipalign.regularisers`.
+    The target is a subclass of `clipalign.Regulariser`.
     """
 
 
 @hookspec
 def register_tasks(register: Register) -> None:
-    """Makers of preferences from labelled images. See `clipalign.tasks`."""
+    """Makers of preferences. The target builds a `clipalign.tasks.base.Task`.
+
+    Its metadata may say what goes with the task where a configuration leaves it open: `dataset`,
+    `trainable`, `train` (a mapping) and the `suite` that a training ends with.
+    """
 
 
 @hookspec
@@ -94,17 +98,23 @@ def register_datasets(register: Register) -> None:
 
 @hookspec
 def register_suites(register: Register) -> None:
-    """Evaluations. See `clipalign.evals`."""
+    """Evaluations. The target builds a `clipalign.evals.base.Suite`."""
 
 
 @hookspec
 def register_transforms(register: Register) -> None:
-    """Edits of a trained model that need no training. See `clipalign.transforms`."""
+    """Edits of a trained model that need no training.
+
+    The target builds a `clipalign.transforms.base.Fitter`.
+    """
 
 
 @hookspec
 def register_trackers(register: Register) -> None:
-    """Loggers of metrics beside `metrics.jsonl`, which is always written."""
+    """Listeners to a run's metrics beside `metrics.jsonl`, which is always written.
+
+    The target is a subclass of `clipalign.Tracker`.
+    """
 
 
 @hookspec

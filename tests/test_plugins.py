@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
@@ -41,8 +42,27 @@ def hooks():
 
 def test_every_hook_is_tested_here_and_documented():
     assert hooks() == {*REGISTRATION_HOOKS, *LIFE_CYCLE_HOOKS}
-    for name in hooks():
-        assert len(getattr(hookspecs, name).__doc__) > 20
+
+
+@pytest.mark.parametrize("hook", sorted(hooks()))
+def test_every_hook_documents_its_signature(hook):
+    function = getattr(hookspecs, hook)
+    signature = inspect.signature(function)
+    assert signature.return_annotation == "None"
+    assert all(p.annotation is not p.empty for p in signature.parameters.values())
+    if hook in REGISTRATION_HOOKS:  # all are handed the same thing; what differs is the target
+        assert list(signature.parameters) == ["register"]
+        assert re.search(r"The target (is|builds) ", function.__doc__)
+        return
+    assert list(signature.parameters) == list(LIFE_CYCLE_HOOKS[hook])
+    for name in signature.parameters:
+        assert re.search(rf"^ {{8}}{name}: \S", function.__doc__, re.MULTILINE), name
+
+
+def test_what_registration_hooks_are_handed_is_documented():
+    call = hookspecs.Register.__call__
+    for name in list(inspect.signature(call).parameters)[1:]:
+        assert re.search(rf"^ +\**{name}: \S", call.__doc__, re.MULTILINE), name
 
 
 def test_the_built_ins_come_through_their_own_entry_point():

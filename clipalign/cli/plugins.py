@@ -1,8 +1,9 @@
-"""`clipalign plugins`: what is registered, where it comes from, and what is broken."""
+"""`clipalign plugins`: what is registered, where it is from, what is broken, and a new one."""
 
 from __future__ import annotations
 
 import traceback
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,15 @@ from clipalign.cli.console import Console, JsonFlag, table
 from clipalign.errors import ClipAlignError, PluginError, UsageError, near_matches
 from clipalign.plugins import Entry, PluginStatus, plugin_report, registry
 
-app = typer.Typer(no_args_is_help=True, help="List, show and diagnose plugins.")
+app = typer.Typer(no_args_is_help=True, help="List, show, diagnose and write plugins.")
+
+
+def _new_kinds(incomplete: str) -> list[str]:
+    """Completes --kind of `new`."""
+    from clipalign.scaffold import KINDS
+
+    return [kind for kind in KINDS if kind.startswith(incomplete)]
+
 
 _ADVICE = {
     "error": "Update or remove it (`pip uninstall {package}`), or report the traceback to its "
@@ -85,6 +94,43 @@ def doctor(
         raise PluginError(
             f"{len(bad)} of {len(documents)} plugins need attention: {', '.join(bad)}."
         )
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="What users will type, such as my-loss.")],
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="objective, regulariser, task, dataset, suite, transform or tracker.",
+            autocompletion=_new_kinds,
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to make; ./clipalign-NAME.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a package of your own: it installs, passes its tests, and is found.
+
+    \b
+    Examples:
+      clipalign plugins new my-loss --kind objective
+      clipalign plugins new my-photos --kind dataset -o packages/my-photos
+    """
+    from clipalign.scaffold import new_package
+
+    made = new_package(name, kind, output)
+    document = {
+        "package": str(made.folder),
+        "kind": kind,
+        "name": made.name,
+        "files": list(made.files),
+        "use": made.use,
+    }
+    lines = [f"Wrote {made.folder}:", *(f"  {file}" for file in made.files), "", "Next:"]
+    lines += [f"  pip install -e {made.folder}", f"  python -m pytest {made.folder}"]
+    Console(json=as_json).result(document, "\n".join([*lines, f"  {made.use}"]))
 
 
 def _rows(report: list[PluginStatus], kind: str) -> list[dict[str, str]]:

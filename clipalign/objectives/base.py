@@ -5,7 +5,7 @@ Nothing here knows of images, models or files, so that an objective can be read 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -43,6 +43,45 @@ class PolicyBatch:
         """
         return gather(self.policy, index) - gather(self.reference, index)
 
+    def log_prob(self, index: Tensor) -> Tensor:
+        """Log π_θ(y|x) at one candidate a row, for losses that read no reference.
+
+        Args:
+            index: [B] int64 into C; rows of −1 give 0 and no gradient.
+
+        Returns:
+            [B] natural log.
+        """
+        return gather(self.policy, index)
+
+    @property
+    def pairs(self) -> Tensor:
+        """Rows with both a chosen and a rejected text: [B] bool."""
+        return (self.chosen >= 0) & (self.rejected >= 0)
+
+    @property
+    def judged(self) -> Tensor:
+        """Rows with a chosen or a rejected text: [B] bool."""
+        return (self.chosen >= 0) | (self.rejected >= 0)
+
+    def rewards(self, chosen: float, rejected: float) -> Tensor:
+        """`reward` where the task gives one; else made of the judgements.
+
+        Args:
+            chosen: reward of the chosen text; every text that nobody judged is worth 0.
+            rejected: reward of the rejected text.
+
+        Returns:
+            [B, C].
+        """
+        if self.reward is not None:
+            return self.reward
+        columns = torch.arange(self.policy.shape[1], device=self.policy.device)
+        # An index of −1 equals no column, and so rewards nothing.
+        is_chosen = (columns == self.chosen.unsqueeze(1)).to(self.policy.dtype)
+        is_rejected = (columns == self.rejected.unsqueeze(1)).to(self.policy.dtype)
+        return chosen * is_chosen + rejected * is_rejected
+
 
 def gather(logp: Tensor, index: Tensor) -> Tensor:
     """Pick logp[i, index[i]]; rows whose index is −1 give 0 and pass no gradient.
@@ -75,12 +114,18 @@ class Objective(nn.Module):
         needs_reference: whether `batch.reference` is read.
         per_image: True when an image's loss depends on that image alone, so that gradient
             accumulation and data parallelism are exact; False is refused where they are asked for.
+        exceptions: promises of `clipalign.testing.ObjectiveContract` that the formula itself
+            breaks, by the name of the test, each with why; the contract checks that it does.
+
+    What the loss learns from one step to the next lies in registered buffers, so that a resume is
+    exact, and changes in training mode alone: validation puts the objective into evaluation mode.
     """
 
     Options: ClassVar[type[ObjectiveOptions]] = ObjectiveOptions
-    requires: ClassVar[Literal["pair", "chosen", "any"]] = "pair"
-    needs_reference: ClassVar[bool] = True
-    per_image: ClassVar[bool] = True
+    requires: Literal["pair", "chosen", "any"] = "pair"
+    needs_reference: bool = True
+    per_image: bool = True
+    exceptions: ClassVar[Mapping[str, str]] = {}
 
     forward: Callable[[PolicyBatch], Tensor]
     """PolicyBatch → per-image loss, unreduced: [B]."""
@@ -96,3 +141,11 @@ class Objective(nn.Module):
         that is not the starting point, or a mis-wired batch, is caught before any step is taken.
         """
         return None
+
+    def frozen_at(self, batch: PolicyBatch) -> Callable[[PolicyBatch], Tensor]:
+        """The function whose gradient at `batch` is that of `forward`.
+
+        `forward` itself, unless a stop-gradient in the formula holds some part still: override
+        this to return the loss with that part as it is at `batch`. For gradient checks.
+        """
+        return self

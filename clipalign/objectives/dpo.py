@@ -52,9 +52,8 @@ class DPO(Objective):
         beta, smoothing = self.options.beta, self.options.label_smoothing
         h = batch.log_ratio(batch.chosen) - batch.log_ratio(batch.rejected)
         loss = -(1 - smoothing) * logsigmoid(beta * h) - smoothing * logsigmoid(-beta * h)
-        return loss.masked_fill((batch.chosen < 0) | (batch.rejected < 0), 0.0)
+        return loss.masked_fill(~batch.pairs, 0.0)
 
     def initial_value(self, batch: PolicyBatch) -> Tensor:
         """A loss of log 2 for each pair: h = 0, whatever β and ε."""
-        paired = (batch.chosen >= 0) & (batch.rejected >= 0)
-        return math.log(2) * paired.to(batch.policy.dtype)
+        return math.log(2) * batch.pairs.to(batch.policy.dtype)

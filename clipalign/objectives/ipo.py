@@ -41,9 +41,8 @@ class IPO(Objective):
         """PolicyBatch → per-image loss [B]."""
         h = batch.log_ratio(batch.chosen) - batch.log_ratio(batch.rejected)
         loss = (h - 1 / (2 * self.options.beta)).square()
-        return loss.masked_fill((batch.chosen < 0) | (batch.rejected < 0), 0.0)
+        return loss.masked_fill(~batch.pairs, 0.0)
 
     def initial_value(self, batch: PolicyBatch) -> Tensor:
         """A loss of 1/(4β²) for each pair: h = 0."""
-        paired = (batch.chosen >= 0) & (batch.rejected >= 0)
-        return paired.to(batch.policy.dtype) / (4 * self.options.beta**2)
+        return batch.pairs.to(batch.policy.dtype) / (4 * self.options.beta**2)

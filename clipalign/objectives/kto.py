@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -70,6 +72,11 @@ class KTO(Objective):
         return desirable.masked_fill(batch.chosen < 0, 0.0) + undesirable.masked_fill(
             batch.rejected < 0, 0.0
         )
+
+    def frozen_at(self, batch: PolicyBatch) -> Callable[[PolicyBatch], Tensor]:
+        """The loss about the reference point that `batch` has."""
+        z0 = self.reference_point(batch)
+        return lambda other: self.loss(other, z0)
 
     def initial_value(self, batch: PolicyBatch) -> Tensor:
         """½λ_D where a text is chosen plus ½λ_U where one is rejected: r = z0 = 0."""

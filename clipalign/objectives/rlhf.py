@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -66,19 +65,13 @@ class RLHF(Objective):
         """PolicyBatch → per-image loss [B]."""
         advantage = self._reward(batch) - self.options.beta * (batch.policy - batch.reference)
         loss = -(batch.policy.exp() * advantage).sum(dim=1)
-        return loss.masked_fill((batch.chosen < 0) & (batch.rejected < 0), 0.0)
+        return loss.masked_fill(~batch.judged, 0.0)
 
     def initial_value(self, batch: PolicyBatch) -> Tensor:
         """−Σ_y π_ref(y|x) r(y): the KL is 0."""
         loss = -(batch.reference.exp() * self._reward(batch)).sum(dim=1)
-        return loss.masked_fill((batch.chosen < 0) & (batch.rejected < 0), 0.0)
+        return loss.masked_fill(~batch.judged, 0.0)
 
     def _reward(self, batch: PolicyBatch) -> Tensor:
         """The reward of each candidate: [B, C]."""
-        if batch.reward is not None:
-            return batch.reward
-        columns = torch.arange(batch.policy.shape[1], device=batch.policy.device)
-        # An index of −1 equals no column, and so rewards nothing.
-        chosen = (columns == batch.chosen.unsqueeze(1)).to(batch.policy.dtype)
-        rejected = (columns == batch.rejected.unsqueeze(1)).to(batch.policy.dtype)
-        return self.options.reward_chosen * chosen + self.options.reward_rejected * rejected
+        return batch.rewards(self.options.reward_chosen, self.options.reward_rejected)

@@ -7,6 +7,8 @@ ones for fine-tuning CLIP, where 1e-7 to 1e-5 keeps zero-shot accuracy (openai/C
 
 from __future__ import annotations
 
+from clipalign.config import RunConfig
+from clipalign.entries import term
 from clipalign.models.trainable import Trainable
 
 _LR = {"image-encoder": 1e-5, "last": 1e-5, "lora": 1e-4, "head": 1e-3}
@@ -27,3 +29,15 @@ def default_lr(trainable: Trainable, model: str) -> float:
 def default_regulariser_weight(method: str) -> float:
     """λ where the configuration leaves it open; 1 for methods of other packages."""
     return _REGULARISER_WEIGHT.get(method, 1.0)
+
+
+def regulariser_weight(config: RunConfig) -> float:
+    """λ of a run: as configured, or the method's default.
+
+    Of a weighted sum it is the sum of the terms' defaults, weighted as they are: each brings its
+    share.
+    """
+    if config.regulariser_weight is not None:
+        return config.regulariser_weight
+    terms = [term(item) for item in config.objective or [config.method]]
+    return sum(weight * default_regulariser_weight(name) for weight, name, _ in terms)

@@ -197,9 +197,11 @@ class Trainer:
         current = {name: p.detach().clone() for name, p in self.parameters.items()}
         self._load(weights)
         steps = [stream.step(i, size, self.seed) for i in range(stream.steps_per_epoch(size))]
+        self.problem.objective.eval()  # looking changes nothing that it has learnt
         parts = [losses(self.problem, self.validation, step) for step in steps]
         rows = sum(len(s.rows) for s in steps)
         row = measures(parts, self.problem.weight, rows, sum(len(s.regularised) for s in steps))
+        self.problem.objective.train()
         self._load(current)
         return row
 

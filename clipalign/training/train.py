@@ -47,7 +47,7 @@ from clipalign.training.defaults import (
     ORTHOGONALITY,
     SANE_LR,
     default_lr,
-    default_regulariser_weight,
+    regulariser_weight,
 )
 from clipalign.training.engine import Trainer
 from clipalign.training.losses import Data, Problem
@@ -56,6 +56,7 @@ from clipalign.training.reference import image_features
 from clipalign.training.rundir import RunDirectory
 from clipalign.training.signals import StopSignal
 from clipalign.training.streams import Stream, build_stream, decode_pixels
+from clipalign.training.tracking import Trackers
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,12 @@ class _Session:
     def prepare(self) -> None:
         """Objective, preferences, model, features: every refusal comes before a run exists."""
         config = self.config
-        self.objective = objective(config.method, **config.method_options)
+        self.objective = (
+            objective(config.objective)
+            if config.objective
+            else objective(config.method, **config.method_options)
+        )
+        self.trackers = Trackers(config.trackers)
         self.trainable = parse_trainable(config.trainable)
         _check_accumulation(config, self.objective)
         needs = _feedback_needed(self.objective)
@@ -188,7 +194,7 @@ class _Session:
     def run(self, run: RunDirectory) -> TrainResult:
         """Train, or go on training, in a run directory that this process holds."""
         config = self.config
-        trainer = self._trainer(_Callbacks(run, self.say, self.signal))
+        trainer = self._trainer(_Callbacks(run, self.say, self.signal, self.trackers))
         newest = newest_checkpoint(run.checkpoints)
         if newest is not None:
             trainer.restore(load_checkpoint(newest))
@@ -197,6 +203,19 @@ class _Session:
         run.write_environment(_environment(self.model))
         atomic_write_text(run.manifest, self.preferences.manifest.dump())
         call_hook("run_started", run_dir=run.path, config=config)
+        self.trackers.start(run.path, config.model_dump(mode="json"), trainer.step)
+        try:
+            result = self._finish(run, trainer)
+        except BaseException:
+            self.trackers.finish(None)
+            raise
+        call_hook("run_finished", run_dir=run.path, summary=result.document())
+        self.trackers.finish(result.document())
+        return result
+
+    def _finish(self, run: RunDirectory, trainer: Trainer) -> TrainResult:
+        """Take the steps that are left, and export the model."""
+        config = self.config
         callbacks = trainer.callbacks
         assert isinstance(callbacks, _Callbacks)
         with self.say.progress("Training", trainer.total) as bar:
@@ -217,7 +236,7 @@ class _Session:
                 run.linear_map, model=config.model, model_sha256=self.model.sha256
             )
         export_model(self.part.merge(), run.model, card=run_card(run.path))
-        result = TrainResult(
+        return TrainResult(
             run.path,
             trainer.step,
             run.model,
@@ -225,8 +244,6 @@ class _Session:
             tuple((r.group, r.tensors, r.parameters, r.trained) for r in self.part.rows),
             callbacks.last,
         )
-        call_hook("run_finished", run_dir=run.path, summary=result.document())
-        return result
 
     # --- Parts ----------------------------------------------------------------------------------
 
@@ -256,8 +273,7 @@ class _Session:
 
     def _trainer(self, callbacks: _Callbacks) -> Trainer:
         config, steps = self.config, self.config.train
-        weight = config.regulariser_weight
-        weight = default_regulariser_weight(config.method) if weight is None else weight
+        weight = regulariser_weight(config)
         if weight and not _has_regulariser_images(self.data.stream):
             callbacks.warn("No image of the set is for the regulariser (D_reg): nothing holds.")
         lr = steps.lr or default_lr(self.trainable, config.model)
@@ -276,8 +292,10 @@ class _Session:
 class _Callbacks:
     """Writes what the trainer tells into the run directory."""
 
-    def __init__(self, run: RunDirectory, say: Reporter, signal: StopSignal) -> None:
-        self.directory, self.say, self.signal = run, say, signal
+    def __init__(
+        self, run: RunDirectory, say: Reporter, signal: StopSignal, trackers: Trackers
+    ) -> None:
+        self.directory, self.say, self.signal, self.trackers = run, say, signal, trackers
         self.bar: Bar = Silent()
         self.last: dict[str, float] = {}
 
@@ -287,6 +305,7 @@ class _Callbacks:
         self.last = {**self.last, **metrics}
         append_jsonl(self.directory.metrics, {"step": step, **metrics})
         call_hook("step_logged", run_dir=self.directory.path, step=step, metrics=dict(metrics))
+        self.trackers.log(step, metrics)
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
         path = save_checkpoint(self.directory.checkpoints, checkpoint)

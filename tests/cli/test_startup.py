@@ -18,7 +18,7 @@ from clipalign import __version__, errors
 from clipalign.cli import app as cli
 from clipalign.cli.console import Console, PlainBar, printable, table
 
-HEAVY = {"torch", "open_clip", "numpy", "PIL", "rich", "pydantic", "yaml"}
+HEAVY = {"torch", "open_clip", "numpy", "PIL", "rich", "pydantic", "yaml", "pytest"}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_commands_complete_with_their_summaries(command):
     }
     done = command(env=env)
     assert "plugins" in done.stdout
-    assert "List, show and diagnose plugins." in done.stdout
+    assert "List, show, diagnose and write plugins." in done.stdout
     assert "train" not in done.stdout
 
 

@@ -17,8 +17,7 @@ from clipalign.objectives.dpo import DPO
 from clipalign.objectives.ipo import IPO
 from clipalign.objectives.kto import KTO
 from clipalign.objectives.rlhf import RLHF
-
-from .contract import B, judged_batch
+from clipalign.testing.batches import B, judged_batch
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 ROWS = np.arange(B)

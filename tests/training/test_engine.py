@@ -149,3 +149,12 @@ def test_bf16_keeps_fp32_master_weights_and_starts_at_the_reference(
     trainer.run()
     assert {p.dtype for p in trainer.parameters.values()} == {torch.float32}
     assert seen.rows[0]["preference_loss"] == pytest.approx(math.log(2), abs=0.02)
+
+
+def test_looking_at_the_validation_split_teaches_the_objective_nothing(make_trainer: Make) -> None:
+    trainer = make_trainer(steps=2, validation=True, validate_every=1)
+    modes: list[bool] = []
+    objective = trainer.problem.objective
+    objective.register_forward_hook(lambda *_: modes.append(objective.training))
+    trainer.run()
+    assert modes == [True, False, False, False] * 2  # one step, then the 12 rows by 4

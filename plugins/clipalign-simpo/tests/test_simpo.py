@@ -9,6 +9,13 @@ import torch
 
 import clipalign
 from clipalign import PolicyBatch
+from clipalign.testing import ObjectiveContract
+
+
+class TestContract(ObjectiveContract):
+    """What clipalign asks of every objective: `pytest --clipalign-objective simpo` runs it too."""
+
+    cases = ("simpo", ("simpo", {"beta": 0.5, "gamma": 0.0}))
 
 
 @pytest.fixture

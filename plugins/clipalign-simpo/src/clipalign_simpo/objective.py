@@ -43,9 +43,6 @@ class SimPO(Objective):
 
     def forward(self, batch: PolicyBatch) -> Tensor:
         """PolicyBatch → per-image loss [B]."""
-        paired = (batch.chosen >= 0) & (batch.rejected >= 0)
-        # An index of −1 may not be looked up; its row is set to 0 below.
-        chosen = batch.policy.gather(1, batch.chosen.clamp(min=0).unsqueeze(1)).squeeze(1)
-        rejected = batch.policy.gather(1, batch.rejected.clamp(min=0).unsqueeze(1)).squeeze(1)
-        margin = self.options.beta * (chosen - rejected) - self.options.gamma
-        return (-logsigmoid(margin)).masked_fill(~paired, 0.0)
+        log_odds = batch.log_prob(batch.chosen) - batch.log_prob(batch.rejected)
+        loss = -logsigmoid(self.options.beta * log_odds - self.options.gamma)
+        return loss.masked_fill(~batch.pairs, 0.0)

@@ -1,78 +1,63 @@
 """What every objective promises, whoever wrote it.
 
-Subclass `ObjectiveContract` and give it an `objective` fixture; pytest then runs each promise.
+Subclass `ObjectiveContract` and list `cases`, or give it an `objective` fixture of your own; pytest
+then runs each promise.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from clipalign.build import objective as build
 from clipalign.objectives import Objective, PolicyBatch
+from clipalign.testing.batches import B, C, judged_batch, rows, with_policy
 
-B, C = 6, 5
-
-
-def judged_batch(
-    requires: str, *, size: int = B, dtype: torch.dtype = torch.float64, seed: int = 7
-) -> PolicyBatch:
-    """A batch with the judgements that an objective asks for, its policy away from its reference.
-
-    "any" mixes pairs, lone chosen and lone rejected texts; "chosen" leaves out half the rejected.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    policy = torch.randn(size, C, generator=generator, dtype=dtype).log_softmax(1)
-    reference = torch.randn(size, C, generator=generator, dtype=dtype).log_softmax(1)
-    chosen = torch.randint(C, (size,), generator=generator)
-    rejected = (chosen + 1 + torch.randint(C - 1, (size,), generator=generator)) % C
-    row = torch.arange(size)
-    if requires == "any":
-        rejected = torch.where(row % 3 == 1, -1, rejected)
-        chosen = torch.where(row % 3 == 2, -1, chosen)
-    if requires == "chosen":
-        rejected = torch.where(row % 2 == 1, -1, rejected)
-    return PolicyBatch(policy, reference, chosen, rejected)
-
-
-def with_policy(batch: PolicyBatch, logits: Tensor, reference: Tensor | None = None) -> PolicyBatch:
-    """The same judgements under softmax(logits)."""
-    return PolicyBatch(
-        logits.log_softmax(1),
-        batch.reference if reference is None else reference,
-        batch.chosen,
-        batch.rejected,
-    )
-
-
-def rows(batch: PolicyBatch, index: Tensor | slice) -> PolicyBatch:
-    """Some rows of a batch, in the order given."""
-    return PolicyBatch(
-        batch.policy[index], batch.reference[index], batch.chosen[index], batch.rejected[index]
-    )
+Case: TypeAlias = str | tuple[str, Mapping[str, Any]]
 
 
 class ObjectiveContract:
-    """The promises. A subclass gives the fixture `objective`."""
+    """The promises of an objective.
+
+    A formula that breaks one says so in `Objective.exceptions`, and the contract then demands that
+    it is broken: an exception that is not needed fails.
+
+    Class attributes:
+        cases: objectives by name, or by name and options.
+    """
+
+    cases: ClassVar[Sequence[Case]] = ()
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """One run of each promise for each case."""
+        if self.cases and "objective" in metafunc.fixturenames:
+            metafunc.parametrize("objective", self.cases, ids=_case_id, indirect=True)
+
+    @pytest.fixture
+    def objective(self, request: pytest.FixtureRequest) -> Objective:
+        """The objective of the case."""
+        name, options = (request.param, {}) if isinstance(request.param, str) else request.param
+        return build(name, **options)
 
     @pytest.fixture
     def batch(self, objective: Objective) -> PolicyBatch:
+        """Rows with the judgements that the objective asks for."""
         return judged_batch(objective.requires)
 
-    def differentiable(
-        self, objective: Objective, batch: PolicyBatch
-    ) -> Callable[[PolicyBatch], Tensor]:
-        """What the gradient of `forward` is the gradient of.
-
-        `forward` itself, unless a stop-gradient in the formula holds some part of it still:
-        override this to return the loss with that part frozen at `batch`.
-        """
-        return objective
+    @pytest.fixture(autouse=True)
+    def _at_rest(self, request: pytest.FixtureRequest, objective: Objective) -> None:
+        objective.eval()  # what it learns from step to step stands still
+        promise = request.node.originalname.removeprefix("test_")
+        if reason := objective.exceptions.get(promise):
+            request.node.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
     # --- shape and value ------------------------------------------------------------------
 
@@ -118,7 +103,7 @@ class ObjectiveContract:
     def test_gradient_is_the_derivative_of_the_loss(
         self, objective: Objective, batch: PolicyBatch
     ) -> None:
-        loss = self.differentiable(objective, batch)
+        loss = objective.frozen_at(batch)
         logits = batch.policy.clone().requires_grad_()
         assert torch.autograd.gradcheck(lambda free: loss(with_policy(batch, free)), logits)
         (frozen,) = torch.autograd.grad(loss(with_policy(batch, logits)).sum(), logits)
@@ -196,7 +181,39 @@ class ObjectiveContract:
         (gradient,) = torch.autograd.grad(loss.sum(), logits)
         assert (loss[unjudged] == 0).all()
         assert (gradient[unjudged] == 0).all()
-        torch.testing.assert_close(loss[~unjudged], objective(batch)[~unjudged])
+        torch.testing.assert_close(loss[~unjudged], objective(rows(batch, ~unjudged)))
+
+    # --- needs and state --------------------------------------------------------------------
+
+    def test_a_reference_that_is_not_needed_is_not_read(
+        self, objective: Objective, batch: PolicyBatch
+    ) -> None:
+        if objective.needs_reference:
+            pytest.skip("the objective says that it reads the reference")
+        blind = PolicyBatch(
+            batch.policy, torch.full_like(batch.reference, torch.nan), batch.chosen, batch.rejected
+        )
+        torch.testing.assert_close(objective(blind), objective(batch))
+
+    def test_state_survives_a_checkpoint(self, objective: Objective, batch: PolicyBatch) -> None:
+        """Interrupted after two steps and restored, the next losses are the same bit for bit."""
+        assert not list(objective.parameters()), "nothing trains an objective: use a buffer"
+        restored = copy.deepcopy(objective)
+        steps = [judged_batch(objective.requires, seed=seed) for seed in range(4)]
+        objective.train()
+        for step in steps[:2]:
+            objective(step)
+        restored.load_state_dict({k: v.clone() for k, v in objective.state_dict().items()})
+        restored.train()
+        for step in steps[2:]:
+            assert objective(step).equal(restored(step))
+
+    def test_state_stands_still_in_evaluation(
+        self, objective: Objective, batch: PolicyBatch
+    ) -> None:
+        before = {name: value.clone() for name, value in objective.state_dict().items()}
+        assert objective(batch).equal(objective(batch))
+        assert all(value.equal(before[name]) for name, value in objective.state_dict().items())
 
     # --- words ----------------------------------------------------------------------------
 
@@ -207,6 +224,7 @@ class ObjectiveContract:
     def test_options_are_described_and_strict(self, objective: Objective) -> None:
         for name, field in objective.Options.model_fields.items():
             assert field.description, f"option '{name}' has no description"
+        assert "weight" not in objective.Options.model_fields, "the word is that of weighted sums"
         with pytest.raises(ValidationError):
             objective.Options.model_validate({"no_such_option": 1})
 
@@ -215,3 +233,12 @@ class ObjectiveContract:
         assert re.search(r"^ {4}.*loss = ", text, re.MULTILINE), "no formula 'loss = …'"
         assert re.search(r"arXiv \d{4}\.\d{4,5}|doi 10\.", text), "no paper"
         assert "[B]" in text, "no shapes"
+
+    def test_exceptions_name_promises(self, objective: Objective) -> None:
+        for promise, reason in objective.exceptions.items():
+            assert hasattr(self, f"test_{promise}"), f"there is no promise '{promise}'"
+            assert reason
+
+
+def _case_id(case: Case) -> str:
+    return case if isinstance(case, str) else "-".join([case[0], *map(str, case[1].values())])

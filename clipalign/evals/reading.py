@@ -122,7 +122,7 @@ class ReadingSuite(TypographicSuite):
         """
         plan = self._plan(context)
         template = self.options.template or context.dataset.templates[0]
-        texts = context.encode_texts([template.format(name) for name in plan.classnames])
+        texts = context.encode_classes(template, plan.classnames)
         encoded = context.encode_images(plan.images())
         items, unread = readable(plan.examples, encoded)
         images = Attacked.of(plan, items)

@@ -29,6 +29,7 @@ from clipalign.models.library import open_clip_module
 __all__ = [
     "CONFIG_NAME",
     "EMBEDDED",
+    "OWN_KEY",
     "WEIGHTS_NAME",
     "ModelSpec",
     "matching_architecture",
@@ -38,6 +39,8 @@ __all__ = [
 EMBEDDED = "emoji-tiny"
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
+OWN_KEY = "clipalign"
+"""In a model's configuration, what is clipalign's own and open_clip passes over."""
 
 _PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
 _KINDS = (

@@ -25,7 +25,7 @@ def transform(
     run: Annotated[
         str,
         typer.Argument(
-            help="Run directory; interpolate --against, project and most plugins take any model spec.",
+            help="Run directory; interpolate --against, project and most packages take any model.",
             autocompletion=complete_runs,
         ),
     ],

@@ -63,7 +63,9 @@ def test_a_rival_of_the_concept_task_is_made_and_measured(
     assert run(["eval", "out", "--against", "emoji-tiny", *suite, *fast, "--json"]) == 0
     (result,) = json.loads(capsys.readouterr().out)["results"]
     moved = {row["metric"]: row["difference"] for row in result["comparisons"]}
-    assert moved["gender_accuracy"] < 0
+    assert result["metrics"]["kl_to_reference"]["value"] > 0
+    if method == "leace":  # fitted to these very images; dropping dimensions promises nothing
+        assert moved["gender_accuracy"] < 0
 
 
 @pytest.mark.parametrize(

@@ -23,14 +23,14 @@ def transform(
     run: Annotated[
         str,
         typer.Argument(
-            help="Run directory; project and interpolate --against take any model spec.",
+            help="Run directory; interpolate --against, project and most packages take any model.",
             autocompletion=complete_runs,
         ),
     ],
     method: Annotated[
         str,
         typer.Option(
-            help="power, interpolate, project or a plugin's.",
+            help="power, interpolate, project or a package's; plugins list names them.",
             autocompletion=complete("transforms"),
         ),
     ] = "power",

@@ -125,6 +125,21 @@ class EvalContext:
         """
         return [text_features(m, texts, use_cache=self.use_cache).cpu() for m in self.models]
 
+    def encode_classes(self, template: str, names: Sequence[str]) -> list[Tensor]:
+        """T of a prompt for each class name, [C, d] on the CPU, for each of `models`.
+
+        A model's own `class_prefix` goes before the names; models without one share the texts.
+
+        Raises:
+            ModelError: a prompt is too long for a text tower.
+        """
+        features = []
+        for model in self.models:
+            prefix = getattr(model, "class_prefix", "")
+            texts = [template.format(f"{prefix}{name}") for name in names]
+            features.append(text_features(model, texts, use_cache=self.use_cache).cpu())
+        return features
+
     def result(self, suite: Suite, n: int, **fields: Any) -> SuiteResult:
         """A result that says which model, reference, data, options and seed it is of.
 

@@ -142,7 +142,7 @@ class ReadingSuite(TypographicSuite):
         """
         plan = self.plan(context.dataset, context.split, context.seed)
         template = self.options.template or context.dataset.templates[0]
-        texts = context.encode_texts([template.format(name) for name in plan.classnames])
+        texts = context.encode_classes(template, plan.classnames)
         encoded = context.encode_images(plan.images())
         items, unread = readable(plan.examples, encoded)
         images = Attacked.of(plan, items)

@@ -110,7 +110,7 @@ class RetentionSuite:
                     + near_matches(str(example.label), names)
                 )
         template = self.options.template or dataset.templates[0]
-        texts = context.encode_texts([template.format(name) for name in names])
+        texts = context.encode_classes(template, names)
         encoded = context.encode_images(image_set(dataset, split, everything))
         rows, unread = readable(everything, encoded)
         encodings = [

@@ -74,7 +74,7 @@ class TypographicSuite:
         """
         plan = self.plan(context.dataset, context.split, context.seed)
         template = self.options.template or context.dataset.templates[0]
-        texts = context.encode_texts([template.format(name) for name in plan.classnames])
+        texts = context.encode_classes(template, plan.classnames)
         encoded = context.encode_images(plan.images())
         rows, warnings = readable(plan.examples, encoded)
         images = Attacked.of(plan, rows)

@@ -8,7 +8,6 @@ the pretrained model, t = 1 the trained one, t < 0 inverts the edit.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +26,7 @@ from clipalign.files import atomic_write_bytes
 if TYPE_CHECKING:
     from clipalign.models.loaded import LoadedModel
 
-__all__ = ["LinearMap", "orthogonality_penalty"]
+__all__ = ["LinearMap", "TowerMap", "fold_towers", "orthogonality_penalty"]
 
 
 def orthogonality_penalty(weight: Tensor) -> Tensor:
@@ -123,72 +122,153 @@ class LinearMap:
             ModelError: W has another size than the features, or a tower ends in something that W
                 cannot be multiplied into.
         """
-        if len(self.weight) != model.embed_dim:
-            raise ModelError(
-                f"The linear map is for features of size {len(self.weight)}, and {model.name} has "
-                f"{model.embed_dim}: it was trained on another model."
-            )
-        config = deepcopy(model.config)
-        state = dict(model.clip.state_dict())
-        _fold_image(model.clip.visual, config["model_cfg"], state, self._times)
-        _fold_text(model.clip, config["model_cfg"], state, self._times)
-        return model.rebuilt(state, config)
+        both = TowerMap(self.weight)
+        return fold_towers(model, image=both, text=both)
 
-    def _times(self, matrix: Tensor | None = None) -> Tensor:
-        """W times [d, n] or [d], or W itself, computed in float64."""
-        weight = self.weight.detach().double().cpu()
+
+@dataclass(frozen=True, eq=False)
+class TowerMap:
+    """What is folded into the end of one tower: f → M f + b, before features are normalised.
+
+    A map without b acts on normalised features just as well. One with b is for features as the
+    tower gives them, whose length then matters.
+
+    Attributes:
+        matrix: M, [k, d]; k other than d changes the width of the embedding.
+        bias: b, [k], or None.
+    """
+
+    matrix: Tensor
+    bias: Tensor | None = None
+
+    def times(self, matrix: Tensor | None = None) -> Tensor:
+        """M times [d, n] or [d], or M itself, computed in float64."""
+        own = self.matrix.detach().double().cpu()
         if matrix is None:
-            return weight.float()
-        return (weight @ matrix.detach().double().cpu()).to(matrix.dtype)
+            return own.float()
+        return (own @ matrix.detach().double().cpu()).to(matrix.dtype)
+
+    def shifted(self, bias: Tensor | None = None) -> Tensor:
+        """M times a bias [d] (or nothing), plus b: [k]."""
+        own = 0.0 if self.bias is None else self.bias.detach().double().cpu()
+        if bias is None:
+            return torch.as_tensor(own).float()
+        return (self.times(bias.detach().double()) + own).to(bias.dtype)
 
 
-_Times = Callable[..., Tensor]
+def fold_towers(
+    model: LoadedModel, *, image: TowerMap | None = None, text: TowerMap | None = None
+) -> LoadedModel:
+    """The model with a map multiplied into the end of its image tower, its text tower, or both.
+
+    A tower without a map keeps its weights bit for bit.
+
+    Args:
+        model: it is left as it is.
+        image: of the image tower.
+        text: of the text tower.
+
+    Raises:
+        ModelError: a map has another size than the features, the towers would end in different
+            widths, or a tower ends in something that takes no such map.
+    """
+    width = model.embed_dim
+    for map_ in (image, text):
+        if map_ is not None and map_.matrix.shape[1] != width:
+            raise ModelError(
+                f"The linear map is for features of size {map_.matrix.shape[1]}, and {model.name} "
+                f"has {width}: it was trained on another model."
+            )
+    widths = {width if map_ is None else len(map_.matrix) for map_ in (image, text)}
+    if len(widths) > 1:
+        raise ModelError(
+            f"Image and text features would have different widths, {sorted(widths)}: fold a map of "
+            "the same width into both towers."
+        )
+    config = deepcopy(model.config)
+    config["model_cfg"]["embed_dim"] = widths.pop()
+    state = dict(model.clip.state_dict())
+    if image is not None:
+        _fold_image(model.clip.visual, config["model_cfg"], state, image)
+    if text is not None:
+        _fold_text(model.clip, config["model_cfg"], state, text)
+    return model.rebuilt(state, config)
+
+
 _State = dict[str, Tensor]
 
 
-def _fold_image(visual: Any, model_cfg: dict[str, Any], state: _State, times: _Times) -> None:
+def _fold_image(visual: Any, model_cfg: dict[str, Any], state: _State, map_: TowerMap) -> None:
+    vision_cfg = model_cfg["vision_cfg"]
     if hasattr(visual, "attnpool"):  # ModifiedResNet
-        _fold_linear(state, "visual.attnpool.c_proj", times)
+        _fold_linear(state, "visual.attnpool.c_proj", map_)
     elif isinstance(getattr(visual, "proj", None), nn.Parameter):  # VisionTransformer, [width, d]
-        state["visual.proj"] = times(state["visual.proj"].T).T.contiguous()
+        if map_.bias is not None:
+            raise _no_bias("image", "visual.proj, a matrix")
+        state["visual.proj"] = map_.times(state["visual.proj"].T).T.contiguous()
     elif hasattr(visual, "trunk"):  # TimmModel
         name = _timm_projection(visual)
         if name is not None:
-            _fold_linear(state, f"visual.{name}", times)
+            where = (vision_cfg, "timm_proj_bias") if name == "head.proj" else None
+            _fold_linear(state, f"visual.{name}", map_, where)
         else:  # the pooled features are the embedding: timm_proj "none"
-            model_cfg["vision_cfg"].update(timm_proj="linear", timm_proj_bias=False)
-            state["visual.head.proj.weight"] = times()
+            vision_cfg.update(timm_proj="linear", timm_proj_bias=map_.bias is not None)
+            state["visual.head.proj.weight"] = map_.times()
+            if map_.bias is not None:
+                state["visual.head.proj.bias"] = map_.shifted()
     else:
         raise _unfoldable("image", visual)
 
 
-def _fold_text(clip: Any, model_cfg: dict[str, Any], state: _State, times: _Times) -> None:
+def _fold_text(clip: Any, model_cfg: dict[str, Any], state: _State, map_: TowerMap) -> None:
     prefix, text = ("text.", clip.text) if hasattr(clip, "text") else ("", clip)
     text_cfg = model_cfg["text_cfg"]
     if hasattr(text, "text_projection"):  # TextTransformer, or CLIP's own
         key = f"{prefix}text_projection"
         if isinstance(text.text_projection, nn.Linear):
-            _fold_linear(state, key, times)
-        elif text.text_projection is not None:  # [width, d]
-            state[key] = times(state[key].T).T.contiguous()
-        else:
+            _fold_linear(state, key, map_, (text_cfg, "proj_bias"))
+            return
+        new = map_.times(None if text.text_projection is None else state.pop(key).T)  # [k, width]
+        if text.text_projection is None:
             text_cfg.update(proj_type="linear", proj_bias=False)
-            state[key] = times().T.contiguous()
+        if map_.bias is None:  # open_clip then holds a plain matrix, [width, k]
+            state[key] = new.T.contiguous()
+        else:
+            text_cfg.update(proj_bias=True)
+            state[f"{key}.weight"], state[f"{key}.bias"] = new, map_.shifted()
     elif isinstance(getattr(text, "proj", None), nn.Linear):  # HFTextEncoder
-        _fold_linear(state, f"{prefix}proj", times)
+        _fold_linear(state, f"{prefix}proj", map_)
     elif isinstance(getattr(text, "proj", None), nn.Sequential):  # its hf_proj_type "mlp"
-        _fold_linear(state, f"{prefix}proj.{len(text.proj) - 1}", times)
+        _fold_linear(state, f"{prefix}proj.{len(text.proj) - 1}", map_)
     elif isinstance(getattr(text, "proj", None), nn.Identity):
+        if map_.bias is not None:
+            raise _no_bias("text", "nothing, and gets a projection without a bias")
         text_cfg.update(hf_proj_type="linear")
-        state[f"{prefix}proj.weight"] = times()
+        state[f"{prefix}proj.weight"] = map_.times()
     else:
         raise _unfoldable("text", text)
 
 
-def _fold_linear(state: _State, name: str, times: _Times) -> None:
-    for key in (f"{name}.weight", f"{name}.bias"):
-        if key in state:
-            state[key] = times(state[key])
+def _fold_linear(
+    state: _State, name: str, map_: TowerMap, switch: tuple[dict[str, Any], str] | None = None
+) -> None:
+    """Fold into a linear layer.
+
+    Args:
+        state: changed in place.
+        name: of the layer.
+        map_: to fold.
+        switch: the part of the configuration and the key in it that gives the layer a bias.
+    """
+    state[f"{name}.weight"] = map_.times(state[f"{name}.weight"])
+    if f"{name}.bias" in state:
+        state[f"{name}.bias"] = map_.shifted(state[f"{name}.bias"])
+    elif map_.bias is not None:
+        if switch is None:
+            raise _no_bias(name.split(".")[0], f"{name}, which has no bias")
+        part, key = switch
+        part[key] = True
+        state[f"{name}.bias"] = map_.shifted()
 
 
 def _timm_projection(visual: Any) -> str | None:
@@ -209,4 +289,11 @@ def _unfoldable(tower: str, layer: object) -> ModelError:
     return ModelError(
         f"W cannot be folded into this model: its {tower} tower ends in {type(layer).__name__}, "
         "which is no linear projection. Train image-encoder or last:K instead of head."
+    )
+
+
+def _no_bias(tower: str, end: str) -> ModelError:
+    return ModelError(
+        f"A map with a constant term cannot be folded into this model: its {tower} tower ends in "
+        f"{end}, so there is no place for the constant."
     )

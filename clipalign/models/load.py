@@ -22,6 +22,7 @@ from clipalign.models.loaded import LoadedModel
 from clipalign.models.spec import (
     CONFIG_NAME,
     HF_CONFIG_NAME,
+    OWN_KEY,
     ModelSpec,
     matching_architecture,
     parse_model_spec,
@@ -188,7 +189,8 @@ def _complete(config: dict[str, Any], preprocess: dict[str, Any]) -> dict[str, A
     """The configuration with open_clip's defaults for the preprocessing that it leaves open."""
     transform = open_clip_module().transform
     merged = transform.merge_preprocess_dict(transform.PreprocessCfg(), preprocess)
-    return {"model_cfg": config["model_cfg"], "preprocess_cfg": merged}
+    own = {OWN_KEY: config[OWN_KEY]} if isinstance(config.get(OWN_KEY), dict) else {}
+    return {"model_cfg": config["model_cfg"], "preprocess_cfg": merged, **own}
 
 
 def _load_weights(clip: Any, source: _Source, spec: ModelSpec) -> None:

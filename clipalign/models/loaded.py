@@ -19,7 +19,7 @@ from torch import Tensor
 from clipalign.errors import ModelError, UsageError, near_matches
 from clipalign.models.library import build_clip
 from clipalign.models.preprocess import Preprocess
-from clipalign.models.spec import ModelSpec
+from clipalign.models.spec import OWN_KEY, ModelSpec
 
 __all__ = ["LoadedModel"]
 
@@ -35,7 +35,8 @@ class LoadedModel:
     Attributes:
         spec: what it was loaded from; `name` is its short form.
         clip: open_clip's CLIP, CustomTextCLIP or CoCa.
-        config: `model_cfg` and `preprocess_cfg` as open_clip_config.json holds them.
+        config: `model_cfg` and `preprocess_cfg` as open_clip_config.json holds them, and
+            `clipalign` where the model says something about itself.
         tokenizer: open_clip's tokeniser, which cuts long texts; see `tokenize`.
         preprocess: the evaluation transform, PIL image → float32 [3, H, W].
         embed_dim: d, the size of the features.
@@ -98,6 +99,14 @@ class LoadedModel:
         """SigLIP's constant, added to every logit, or None. [ ]"""
         bias = getattr(self.clip, "logit_bias", None)
         return None if bias is None else bias.detach().float().reshape(())
+
+    @property
+    def class_prefix(self) -> str:
+        """What goes before a class name in this model's prompts; empty for most models.
+
+        It is `clipalign.class_prefix` of the model's configuration: the word of a learned token.
+        """
+        return str(self.config.get(OWN_KEY, {}).get("class_prefix", ""))
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -220,13 +229,17 @@ class LoadedModel:
         return self._unit(features, "image")
 
     def rebuilt(
-        self, state: Mapping[str, Tensor], config: Mapping[str, Any] | None = None
+        self,
+        state: Mapping[str, Tensor],
+        config: Mapping[str, Any] | None = None,
+        tokenizer: Callable[..., Tensor] | None = None,
     ) -> LoadedModel:
         """A new model with other weights, built from its configuration as open_clip builds it.
 
         Args:
             state: every weight, by the names of `clip.state_dict()`.
             config: `model_cfg` and `preprocess_cfg` where they changed.
+            tokenizer: another than this model's, where the vocabulary changed.
 
         Raises:
             ModelError: the weights do not fit the architecture.
@@ -238,7 +251,12 @@ class LoadedModel:
         except RuntimeError as error:
             raise ModelError(f"These weights do not fit {self.name}: {error}") from error
         return LoadedModel(
-            self.spec, clip, config, self.tokenizer, device=self.device, precision=self.precision
+            self.spec,
+            clip,
+            config,
+            tokenizer or self.tokenizer,
+            device=self.device,
+            precision=self.precision,
         )
 
     def _unit(self, features: Any, tower: str) -> Tensor:

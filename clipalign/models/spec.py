@@ -36,6 +36,7 @@ __all__ = [
     "CONFIG_NAME",
     "EMBEDDED",
     "HF_CONFIG_NAME",
+    "OWN_KEY",
     "PICKLES",
     "WEIGHTS_NAME",
     "ModelSpec",
@@ -48,6 +49,8 @@ EMBEDDED = "emoji-tiny"
 CONFIG_NAME = "open_clip_config.json"
 HF_CONFIG_NAME = "config.json"  # transformers' own
 WEIGHTS_NAME = "open_clip_model.safetensors"
+OWN_KEY = "clipalign"
+"""In a model's configuration, what is clipalign's own and open_clip passes over."""
 
 PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
 _KINDS = (

@@ -19,6 +19,8 @@ from clipalign.options import component
 from clipalign.plugins import registry
 from clipalign.progress import Reporter, Silent
 from clipalign.tasks.manifest import read_manifest
+from clipalign.tasks.preference_set import PreferenceSet
+from clipalign.tasks.prepare import preferences_of, prepare
 from clipalign.training.rundir import RunDirectory
 from clipalign.transforms.labelled import Labelled, encode, label
 from clipalign.transforms.probe import ConceptProbe, ProbeFeatures
@@ -138,6 +140,31 @@ class FitContext:
             "split": found.split,
             "images": len(found.probe.value),
         }
+
+    def preferences(self, task: str = "typographic", seed: int = 0) -> PreferenceSet:
+        """The preferences that the run was trained on; for what is no run, those of a task.
+
+        `task` and `dataset` of the context go before; what is not there yet is prepared in the
+        cache, as `train` does.
+
+        Args:
+            task: whose preferences to prepare where none is named and there is no run.
+            seed: of that preparation.
+
+        Raises:
+            DataError: the dataset cannot serve the task.
+        """
+        config = self.config
+        if config is not None and self.task in (None, config.task) and self.dataset is None:
+            return preferences_of(config, self.reporter)
+        own = config.task if config is not None else task
+        return prepare(
+            self.task or own,
+            self.dataset,
+            dataset_options=self.dataset_options,
+            seed=seed,
+            reporter=self.reporter,
+        )
 
     def features(self, model: LoadedModel) -> ProbeFeatures:
         """A model's features of the labelled images and the captions, from the cache where it can.

@@ -59,8 +59,8 @@ def label(task: Any, dataset: Dataset, reporter: Reporter, split: str | None = N
     """
     if not isinstance(task, ConceptTask):
         raise UsageError(
-            f"The task {task.name!r} has no concept whose values could be told apart. Give t as a "
-            "number, or name a task that has one: gender or concept."
+            f"The task {task.name!r} has no concept whose values could be told apart. Name a task "
+            "that has one, gender or concept; t can also be given as a number."
         )
     concept = task.concept
     if len(concept.values) != 2:

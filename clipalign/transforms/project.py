@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from clipalign.errors import DataError, ModelError
-from clipalign.models.linear_map import LinearMap
+from clipalign.models.linear_map import TowerMap, fold_towers
 from clipalign.models.loaded import LoadedModel
 from clipalign.transforms.base import Transform, TransformOptions
 from clipalign.transforms.context import FitContext
@@ -66,7 +66,7 @@ class Projection(Transform):
             ModelError: it is not the model that P was fitted to, or P cannot be folded into it.
         """
         self.check(model)
-        return fold_into_text(LinearMap(self.matrix), model)
+        return fold_towers(model, text=TowerMap(self.matrix))
 
     @property
     def label(self) -> str:
@@ -181,22 +181,6 @@ def calibrated(p0: Tensor, differences: Tensor, calibration: float) -> Tensor:
     identity = torch.eye(len(p0), dtype=p0.dtype, device=p0.device)
     solved: Tensor = torch.linalg.solve(identity + calibration * moment, p0)
     return solved.T  # both factors are symmetric
-
-
-def fold_into_text(linear: LinearMap, model: LoadedModel) -> LoadedModel:
-    """The model with a map multiplied into its text projection alone.
-
-    Raises:
-        ModelError: the map has another width, or the model takes no fold.
-    """
-    folded = linear.fold(model)  # into both towers; the image tower is put back
-    own = {k: v for k, v in model.clip.state_dict().items() if k.startswith("visual.")}
-    text = {k: v for k, v in folded.clip.state_dict().items() if not k.startswith("visual.")}
-    model_cfg = {
-        **folded.config["model_cfg"],
-        "vision_cfg": model.config["model_cfg"]["vision_cfg"],
-    }
-    return model.rebuilt({**text, **own}, {**folded.config, "model_cfg": model_cfg})
 
 
 def _texts(model: LoadedModel, texts: tuple[str, ...]) -> Tensor:

@@ -83,7 +83,8 @@ def transform(
         clipalign.transform("emoji-tiny", method="project", calibration=0)
 
     Args:
-        run: a run directory. `project`, and `interpolate` with `against`, take any model spec.
+        run: a run directory. `project`, `interpolate` with `against`, and most packages' take any
+            model spec.
         method: registered name: power, interpolate, project or a package's.
         output: directory to make; None for models/<run>-<what was done>.
         task: concept task whose captions are used; None for the run's own.

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from clipalign.config import RunConfig, dump_config
+from clipalign.datasets.emoji import EmojiWorld
 from clipalign.errors import ConfigError, ModelError, RunError, StorageError, UsageError
 from clipalign.evals import evaluate as module
+from clipalign.evals.base import EvalContext
 from clipalign.evals.evaluate import default_splits, evaluate, evaluate_run, result_path
 from clipalign.evals.results import read_result, read_rows
+from clipalign.models.export import export_model
+from clipalign.models.load import load_model
 
 FAST = {"typographic": {"resamples": 100, "styles": ["note"]}}
 
@@ -143,3 +148,17 @@ def test_results_that_cannot_be_written_are_a_storage_error(small_models, shapes
         evaluate(
             small_models[0], dataset=shapes(1), suite_options=FAST, output=tmp_path / "file" / "r"
         )
+
+
+def test_a_models_own_word_goes_before_class_names_and_outlives_its_file(small_models, tmp_path):
+    model = load_model(f"local-dir:{small_models[0]}")
+    config = {**model.config, "clipalign": {"class_prefix": "real "}}
+    export_model(model.rebuilt(model.clip.state_dict(), config), tmp_path / "own")
+    own = load_model(f"local-dir:{tmp_path / 'own'}")
+    assert (own.class_prefix, model.class_prefix) == ("real ", "")
+    context = EvalContext(own, model, EmojiWorld(), "test")
+    with_word, without = context.encode_classes("a photo of a {}.", ["dog", "cat"])
+    prompts = ["a photo of a real dog.", "a photo of a real cat."]
+    torch.testing.assert_close(with_word, model.encode_text(prompts), rtol=0, atol=0)
+    plain = ["a photo of a dog.", "a photo of a cat."]
+    torch.testing.assert_close(without, model.encode_text(plain), rtol=0, atol=0)

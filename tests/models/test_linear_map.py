@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from clipalign.errors import ModelError
 from clipalign.models.export import export_model
-from clipalign.models.linear_map import LinearMap, orthogonality_penalty
+from clipalign.models.linear_map import LinearMap, TowerMap, fold_towers, orthogonality_penalty
 
 TEXTS = ["a photo of a man", "a photo of a woman", "a nurse", "an engineer"]
 
@@ -140,3 +140,57 @@ def test_a_tower_without_a_linear_end_says_why_it_cannot_be_folded(tiny):
     model.clip.visual.proj = None  # as open_clip's own pruning leaves it
     with pytest.raises(ModelError, match=r"image tower ends in VisionTransformer.*Train image-enc"):
         LinearMap(torch.eye(24)).fold(model)
+
+
+def tower_map(d, k, *, constant):
+    generator = torch.Generator().manual_seed(k)
+    matrix = torch.randn(k, d, generator=generator, dtype=torch.float64)
+    bias = torch.randn(k, generator=generator, dtype=torch.float64)
+    return TowerMap(matrix, bias if constant else None)
+
+
+@pytest.mark.parametrize("name", ["vit", "resnet", "timm", "siglip", "custom-text"])
+def test_a_map_to_fewer_dimensions_makes_a_narrower_plain_model(tiny, pixels_for, name, tmp_path):
+    model = tiny(name)
+    image, text = (tower_map(model.embed_dim, 7, constant=False) for _ in range(2))
+    folded = fold_towers(model, image=image, text=text)
+    assert folded.embed_dim == 7
+    pixels = pixels_for(model)
+    with torch.no_grad():
+        expected = F.normalize(model.encode_image(pixels).double() @ image.matrix.T, dim=1)
+        torch.testing.assert_close(
+            folded.encode_image(pixels).double(), expected, rtol=0, atol=1e-5
+        )
+        expected = F.normalize(model.encode_text(TEXTS).double() @ text.matrix.T, dim=1)
+        torch.testing.assert_close(folded.encode_text(TEXTS).double(), expected, rtol=0, atol=1e-5)
+        plain, _, _ = open_clip.create_model_and_transforms(
+            f"local-dir:{export_model(folded, tmp_path / 'narrow')}"
+        )
+        assert plain.eval().encode_image(pixels).shape == (len(pixels), 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "image"), [("resnet", True), ("siglip", True), ("timm", True), ("vit", False)]
+)
+def test_a_constant_is_folded_where_there_is_a_place_for_it(tiny, pixels_for, name, image):
+    model = tiny(name)
+    d = model.embed_dim
+    affine = tower_map(d, d, constant=True)
+    folded = fold_towers(model, image=affine if image else None, text=affine)
+    pixels, tokens = pixels_for(model), model.tokenize(TEXTS)
+    with torch.no_grad():
+        raw, new = (m.clip.encode_image(pixels).double() for m in (model, folded))
+        expected = raw @ affine.matrix.T + affine.bias if image else raw
+        torch.testing.assert_close(new, expected, rtol=1e-4, atol=1e-4)
+        raw, new = (m.clip.encode_text(tokens).double() for m in (model, folded))
+        torch.testing.assert_close(new, raw @ affine.matrix.T + affine.bias, rtol=1e-4, atol=1e-4)
+
+
+def test_a_constant_without_a_place_and_unequal_widths_are_refused(tiny):
+    model = tiny("vit")
+    with pytest.raises(ModelError, match="no place for the constant"):
+        fold_towers(model, image=tower_map(24, 24, constant=True))
+    with pytest.raises(ModelError, match="different widths"):
+        fold_towers(model, text=tower_map(24, 7, constant=False))
+    with pytest.raises(ModelError, match="another model"):
+        fold_towers(model, text=tower_map(23, 23, constant=False))

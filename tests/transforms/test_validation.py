@@ -76,3 +76,12 @@ def test_a_model_that_is_no_run_has_no_preferences(tiny, model_directory):
     context = FitContext.open(f"local-dir:{model_directory('vit')}")
     with pytest.raises(UsageError, match="no preferences to choose α by"):
         preference_metric(context, tiny("vit"))
+
+
+def test_a_fitter_reaches_the_runs_preferences_or_those_of_a_task(
+    context, preferences, model_directory
+):
+    assert context.preferences().content_sha256 == preferences.content_sha256
+    alone = FitContext.open(f"local-dir:{model_directory('vit')}", dataset="emoji-people")
+    made = alone.preferences("gender", seed=3).manifest
+    assert (made.task, made.dataset, made.seed) == ("gender", "emoji-people", 3)

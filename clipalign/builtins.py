@@ -68,6 +68,8 @@ def register_tasks(register: Register) -> None:
         "clipalign.tasks.typographic:Typographic",
         summary="Prefer what is shown to the wrong word written on it.",
         suite="typographic",
+        # of a head: stiff enough that W_t stays sound for t < 0, where reading is turned up
+        train={"orthogonality": 0.03},
     )
     home = "clipalign.tasks.concept"
     register(

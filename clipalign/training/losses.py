@@ -16,6 +16,7 @@ from clipalign.models.trainable import TrainablePart
 from clipalign.objectives.base import Objective, PolicyBatch, gather
 from clipalign.policy import log_policy
 from clipalign.regularisers import Regulariser
+from clipalign.training.distributed import ALONE, World
 from clipalign.training.streams import Step, Stream
 
 
@@ -41,6 +42,13 @@ class Problem:
     texts: Tensor
     regulariser_texts: Tensor
 
+    def penalty(self) -> float:
+        """c ‖WᵀW − I‖²_F at the weights as they are; 0 for parts that are no head."""
+        weight = self.part.weight
+        if weight is None:
+            return 0.0
+        return self.orthogonality * float(orthogonality_penalty(weight.detach()))
+
 
 @dataclass(frozen=True)
 class Data:
@@ -59,23 +67,63 @@ class Data:
 
 @dataclass(frozen=True)
 class Losses:
-    """Per-image losses of (a part of) a step, and the batch that they came from."""
+    """Per-image losses of (a part of) a step, and the batch that they came from.
+
+    Attributes:
+        preference: [B] of `batch`.
+        regulariser: [R] of this part.
+        penalty: [ ] of a head; 0 for other parts.
+        batch: this part's rows, or all processes' where the objective needs the whole batch.
+        own: which rows of `batch` are this part's: gradient reaches no others.
+    """
 
     preference: Tensor
     regulariser: Tensor
     penalty: Tensor
     batch: PolicyBatch
+    own: slice
 
     def total(self, weight: float, rows: int, regularised: int) -> Tensor:
         """The part's share of the step's loss; shares of all parts add up to the whole batch's."""
-        loss = self.preference.sum() / rows + self.penalty * (len(self.preference) / rows)
+        share = (self.own.stop - self.own.start) / rows
+        loss = self.preference.sum() / rows + self.penalty * share
         if regularised:
             loss = loss + weight * self.regulariser.sum() / regularised
         return loss
 
+    @torch.no_grad()
+    def table(self) -> Tensor:
+        """What `measures` needs of this part: one row an image, [b + R, 5] float64.
 
-def losses(problem: Problem, data: Data, step: Step) -> Losses:
-    """Policy and losses of the given rows."""
+        Columns: 0 for a preference and 1 for the regulariser; its loss; log π_θ of the chosen and
+        of the rejected text, and their margin in nats, NaN where a text is missing.
+        """
+        batch, own = self.batch, self.own
+        columns = [self.preference[own]]
+        there = []
+        for index in (batch.chosen[own], batch.rejected[own]):
+            columns.append(gather(batch.policy[own], index))
+            there.append(index >= 0)
+        ratio = (batch.policy - batch.reference)[own]
+        h = gather(ratio, batch.chosen[own]) - gather(ratio, batch.rejected[own])
+        missing = [~there[0], ~there[1], ~(there[0] & there[1])]
+        values = [
+            value.double().masked_fill(gone, torch.nan)
+            for value, gone in zip([*columns[1:], h], missing, strict=True)
+        ]
+        kind = torch.zeros_like(values[0])
+        preferences = torch.stack([kind, columns[0].double(), *values], dim=1)
+        regularised = torch.full((len(self.regulariser), 5), torch.nan, dtype=torch.float64)
+        regularised[:, 0] = 1
+        regularised[:, 1] = self.regulariser.cpu()
+        return torch.cat([preferences.cpu(), regularised])
+
+
+def losses(problem: Problem, data: Data, step: Step, world: World = ALONE) -> Losses:
+    """Policy and losses of the given rows, which are this process's part of the step.
+
+    An objective that needs the whole batch sees the rows of all processes.
+    """
     part, stream, model = problem.part, data.stream, problem.part.model
     device = model.device
     images = torch.cat([stream.image[step.rows], step.regularised])
@@ -97,38 +145,51 @@ def losses(problem: Problem, data: Data, step: Step) -> Losses:
     penalty = features.new_zeros(())
     if part.weight is not None:
         penalty = problem.orthogonality * orthogonality_penalty(part.weight)
+    batch, own = (
+        _whole(batch, world) if needs_whole(problem.objective) else (batch, slice(0, b))
+    )
     return Losses(
-        problem.objective(batch), problem.regulariser(policy_reg, ref_reg), penalty, batch
+        problem.objective(batch), problem.regulariser(policy_reg, ref_reg), penalty, batch, own
     )
 
 
-@torch.no_grad()
-def measures(parts: list[Losses], weight: float, rows: int, regularised: int) -> dict[str, float]:
+def needs_whole(objective: Objective) -> bool:
+    """Whether an objective must see the whole batch: it compares images, or keeps a state."""
+    return not objective.per_image or any(True for _ in objective.buffers())
+
+
+def _whole(batch: PolicyBatch, world: World) -> tuple[PolicyBatch, slice]:
+    """The batch of all processes, in the step's order, and which rows are this process's."""
+    if world.size == 1:
+        return batch, slice(0, len(batch.chosen))
+    policy, own = world.gather_with_gradient(batch.policy)
+    rest = (batch.reference, batch.chosen, batch.rejected)
+    reference, chosen, rejected = (world.gather_with_gradient(t)[0] for t in rest)
+    return PolicyBatch(policy, reference, chosen, rejected), own
+
+
+def measures(table: Tensor, penalty: float, weight: float) -> dict[str, float]:
     """What is logged of a step, for people who ask "the chosen reward falls, is it broken?".
+
+    Args:
+        table: the rows of all parts, as `Losses.table` gives them.
+        penalty: of a head.
+        weight: λ.
 
     Returns:
         loss and its parts; mean margin h = Δ log-ratio of chosen and rejected, in nats; the share
         of rows with h > 0 (implicit-reward accuracy); mean log-probabilities of both texts. Values
         that need a text that no row has are left out.
     """
-    out = {
-        "loss": float(sum(p.total(weight, rows, regularised) for p in parts)),
-        "preference_loss": float(sum(p.preference.sum() for p in parts)) / rows,
-    }
-    if regularised:
-        out["regulariser"] = float(sum(p.regulariser.sum() for p in parts)) / regularised
-    policy = torch.cat([p.batch.policy for p in parts])
-    reference = torch.cat([p.batch.reference for p in parts])
-    for name in ("chosen", "rejected"):
-        index = torch.cat([getattr(p.batch, name) for p in parts])
-        if bool((index >= 0).any()):
-            out[f"logp_{name}"] = float(gather(policy, index)[index >= 0].mean())
-    chosen = torch.cat([p.batch.chosen for p in parts])
-    rejected = torch.cat([p.batch.rejected for p in parts])
-    pair = (chosen >= 0) & (rejected >= 0)
-    if bool(pair.any()):
-        ratio = policy - reference
-        h = (gather(ratio, chosen) - gather(ratio, rejected))[pair]
-        out["margin"] = float(h.mean())
-        out["reward_accuracy"] = float((h > 0).float().mean())
+    rows, regularised = table[table[:, 0] == 0], table[table[:, 0] == 1]
+    out = {"loss": float(rows[:, 1].mean()) + penalty, "preference_loss": float(rows[:, 1].mean())}
+    if len(regularised):
+        out["regulariser"] = float(regularised[:, 1].mean())
+        out["loss"] += weight * out["regulariser"]
+    for column, name in ((2, "logp_chosen"), (3, "logp_rejected"), (4, "margin")):
+        values = rows[:, column]
+        if bool((there := ~values.isnan()).any()):
+            out[name] = float(values[there].mean())
+            if name == "margin":
+                out["reward_accuracy"] = float((values[there] > 0).double().mean())
     return out

@@ -131,5 +131,6 @@ def register_commands(register: Register) -> None:
     register("transform", f"{home}.transform:app", summary="Turn what was learnt, or undo it.")
     register("eval", f"{home}.eval:app", summary="Measure models, with intervals.")
     register("runs", f"{home}.runs:app", summary="List and show training runs.")
+    register("cache", f"{home}.cache:app", summary="What is kept to be used again, and its size.")
     register("config", f"{home}.config:app", summary="Show, check and copy configurations.")
     register("plugins", f"{home}.plugins:app", summary="List, show and diagnose plugins.")

@@ -39,7 +39,8 @@ class Trunk:
     @torch.no_grad()
     def frozen(self, pixels: Tensor) -> Tensor:
         """Activations [B, …] before the first trained block, of pixels [B, 3, H, W]."""
-        return self.model.run_image_tower(self._frozen, pixels).contiguous()
+        activations: Tensor = self.model.run_image_tower(self._frozen, pixels)
+        return activations.contiguous()
 
     def rest(self, activations: Tensor) -> Tensor:
         """I(x), [B, d] float32 of unit norm, of activations [B, …]; gradient flows."""
@@ -101,7 +102,8 @@ def _vit(visual: Any) -> _Cut | None:
 
     def rest(first: int, x: Tensor) -> Tensor:
         pooled, _ = visual._pool(through(blocks[first:], x))
-        return pooled if visual.proj is None else pooled @ visual.proj
+        features: Tensor = pooled if visual.proj is None else pooled @ visual.proj
+        return features
 
     return (
         [visual.conv1, visual.ln_pre],

@@ -25,7 +25,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from clipalign.errors import ClipAlignError, TrainingError
-from clipalign.training.streams import Step
 
 __all__ = [
     "ALONE",
@@ -34,11 +33,11 @@ __all__ = [
     "exact_elsewhere",
     "join",
     "pieces_for",
-    "pieces_of",
     "tree_sum",
 ]
 
 T = TypeVar("T")
+_all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # its newer name
 _PATIENCE = datetime.timedelta(hours=24)  # while one process prepares, exports or writes for all
 _BUCKET = 1 << 25  # gradient elements that travel at once: what bounds the extra memory
 
@@ -81,6 +80,11 @@ class World:
         rows = rows.detach().cpu()
         return rows if self.size == 1 else self._gather(rows, self.group)
 
+    def gather_patiently(self, rows: Tensor) -> Tensor:
+        """As `gather`, however long the others take to come to it."""
+        rows = rows.detach().cpu()
+        return rows if self.size == 1 else self._gather(rows, self.patient)
+
     def gather_with_gradient(self, rows: Tensor) -> tuple[Tensor, slice]:
         """Rows of all processes [Σ n, …], and which are this one's; gradient reaches those.
 
@@ -90,7 +94,7 @@ class World:
         if self.size == 1:
             return rows, slice(0, len(rows))
         every = self._gather(rows.detach(), self._device_group(rows))
-        start = sum(self._sizes(len(rows))[: self.rank])
+        start = sum(self._sizes(len(rows), self.group)[: self.rank])
         own = slice(start, start + len(rows))
         return torch.cat([every[:start], rows, every[own.stop :]]), own
 
@@ -166,23 +170,25 @@ class World:
         with self._heard():
             dist.all_to_all_single(parts, sent, group=group)
             total = tree_sum(list(parts.view(self.size, chunk)))
-            dist.all_gather_into_tensor(sent, total.contiguous(), group=group)
+            _all_gather(sent, total.contiguous(), group=group)
         return sent[:n]
 
     def _gather(self, rows: Tensor, group: Any) -> Tensor:
-        sizes = self._sizes(len(rows))
+        sizes = self._sizes(len(rows), self.group if group is None else group)
         most = max(sizes)
+        if not most:
+            return rows
         padded = rows.new_zeros((most, *rows.shape[1:]))
         padded[: len(rows)] = rows
         every = rows.new_empty((self.size * most, *rows.shape[1:]))
         with self._heard():
-            dist.all_gather_into_tensor(every, padded, group=group)
-        return torch.cat([part[:n] for part, n in zip(every.split(most or 1), sizes, strict=False)])
+            _all_gather(every, padded, group=group)
+        return torch.cat([part[:n] for part, n in zip(every.split(most), sizes, strict=True)])
 
-    def _sizes(self, own: int) -> list[int]:
+    def _sizes(self, own: int, group: Any) -> list[int]:
         every = torch.empty(self.size, dtype=torch.int64)
         with self._heard():
-            dist.all_gather_into_tensor(every, torch.tensor([own]), group=self.group)
+            _all_gather(every, torch.tensor([own]), group=group)
         return every.tolist()
 
     def _device_group(self, tensor: Tensor) -> Any:
@@ -257,19 +263,12 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
-# --- Pieces of a batch, and the sum of their gradients ------------------------------------------
+# --- The sum of the gradients of pieces ---------------------------------------------------------
 
 
-def pieces_of(step: Step, count: int, world: World = ALONE) -> list[Step]:
-    """This process's part of a step: its neighbouring ones of `count` pieces, in order.
-
-    The pieces of all processes in the order of ranks are the step; the last may be empty. `count`
-    is a multiple of the number of processes.
-    """
-    rows, regularised = step.rows.tensor_split(count), step.regularised.tensor_split(count)
-    each = count // world.size
-    own = range(world.rank * each, (world.rank + 1) * each)
-    return [Step(rows[i], regularised[i]) for i in own]
+def pieces_for(accumulate: int, world: World) -> int:
+    """Into how many pieces a batch is cut: at least as many as asked for, as many each."""
+    return math.lcm(accumulate, world.size)
 
 
 def tree_sum(parts: Sequence[Tensor]) -> Tensor:
@@ -357,15 +356,9 @@ class GradientSum:
 
 def _added(left: list[Tensor | None], right: list[Tensor | None]) -> list[Tensor | None]:
     return [
-        b if a is None else a if b is None else a.add_(b)
-        for a, b in zip(left, right, strict=True)
+        b if a is None else a if b is None else a.add_(b) for a, b in zip(left, right, strict=True)
     ]
 
 
 def _or_zeros(grad: Tensor | None, parameter: Tensor) -> Tensor:
     return torch.zeros_like(parameter) if grad is None else grad
-
-
-def pieces_for(accumulate: int, world: World) -> int:
-    """Into how many pieces a batch is cut: at least as many as asked for, as many each."""
-    return math.lcm(accumulate, world.size)

@@ -2,8 +2,9 @@
 
 It knows of no method, no model and no file format: the problem gives the loss, the callbacks do
 what is done beside a step. Under many processes each takes its pieces of every batch, and all come
-to the same weights; only what is said and written is left to the first. The model stays in evaluation mode throughout, so that BatchNorm and
-dropout never make the policy differ from the reference.
+to the same weights; only what is said and written is left to the first. The model stays in
+evaluation mode throughout, so that BatchNorm and dropout never make the policy differ from the
+reference.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from clipalign.training.distributed import (
     World,
     exact_elsewhere,
     pieces_for,
-    pieces_of,
 )
 from clipalign.training.losses import Data, Losses, Problem, losses, measures, needs_whole
 from clipalign.training.optim import build_optimizer, rate_at
@@ -141,10 +141,11 @@ class Trainer:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         batch = self.data.stream.step(self.step, self.config.batch_size, self.seed)
+        self._expect(self.step + 1)
         gradients = GradientSum(list(self.parameters.values()), self.world)
         parts = []
-        for piece in pieces_of(batch, self.pieces, self.world):
-            if len(piece.rows) or len(piece.regularised) or self.whole:
+        for piece in self._own(batch):
+            if len(piece) or self.whole:
                 part = losses(self.problem, self.data, piece, self.world)
                 loss = part.total(self.problem.weight, len(batch.rows), len(batch.regularised))
                 self.scaler.scale(loss).backward()
@@ -164,6 +165,17 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return row | {"lr": lr, "grad_norm": norm}
+
+    def _expect(self, step: int) -> None:
+        """Have the images of a later step decoded meanwhile, where that is left to the step."""
+        if step < self.total and not isinstance(self.data.inputs, Tensor):
+            later = self.data.stream.step(step, self.config.batch_size, self.seed)
+            for piece in self._own(later):
+                self.data.inputs.expect(self.data.stream.images(piece))
+
+    def _own(self, batch: Step) -> list[Step]:
+        """This process's pieces of a batch."""
+        return batch.pieces(self.pieces, self.world.rank, self.world.size)
 
     def _measured(self, parts: list[Losses]) -> dict[str, float]:
         """The measures of what all processes did."""
@@ -220,8 +232,8 @@ class Trainer:
         parts = [
             losses(self.problem, self.validation, piece, self.world)
             for step in steps
-            for piece in pieces_of(step, self.pieces, self.world)
-            if len(piece.rows) or len(piece.regularised) or self.whole
+            for piece in self._own(step)
+            if len(piece) or self.whole
         ]
         row = self._measured(parts)
         self._load(current)

@@ -17,7 +17,7 @@ from clipalign.objectives.base import Objective, PolicyBatch, gather
 from clipalign.policy import log_policy
 from clipalign.regularisers import Regulariser
 from clipalign.training.distributed import ALONE, World
-from clipalign.training.streams import Step, Stream
+from clipalign.training.streams import Pixels, Step, Stream
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Problem:
     regulariser_texts: Tensor
 
     def penalty(self) -> float:
-        """c ‖WᵀW − I‖²_F at the weights as they are; 0 for parts that are no head."""
+        """C ‖WᵀW − I‖²_F at the weights as they are; 0 for parts that are no head."""
         weight = self.part.weight
         if weight is None:
             return 0.0
@@ -57,12 +57,13 @@ class Data:
     Attributes:
         stream: which images belong together.
         reference: [N, d] the reference's image features.
-        inputs: [N, 3, H, W] uint8 pixels, or for a head the same as `reference`.
+        inputs: [N, 3, H, W] uint8 pixels; for a head the same as `reference`; under last:K perhaps
+            the activations [N, …] before the first trained block.
     """
 
     stream: Stream
     reference: Tensor
-    inputs: Tensor
+    inputs: Pixels
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Losses:
     def total(self, weight: float, rows: int, regularised: int) -> Tensor:
         """The part's share of the step's loss; shares of all parts add up to the whole batch's."""
         share = (self.own.stop - self.own.start) / rows
-        loss = self.preference.sum() / rows + self.penalty * share
+        loss: Tensor = self.preference.sum() / rows + self.penalty * share
         if regularised:
             loss = loss + weight * self.regulariser.sum() / regularised
         return loss
@@ -126,7 +127,7 @@ def losses(problem: Problem, data: Data, step: Step, world: World = ALONE) -> Lo
     """
     part, stream, model = problem.part, data.stream, problem.part.model
     device = model.device
-    images = torch.cat([stream.image[step.rows], step.regularised])
+    images = stream.images(step)
     features = part.image_features(data.inputs[images].to(device))
     reference = data.reference[images].to(device)
     scale, bias, b = model.logit_scale, model.logit_bias, len(step.rows)
@@ -145,9 +146,7 @@ def losses(problem: Problem, data: Data, step: Step, world: World = ALONE) -> Lo
     penalty = features.new_zeros(())
     if part.weight is not None:
         penalty = problem.orthogonality * orthogonality_penalty(part.weight)
-    batch, own = (
-        _whole(batch, world) if needs_whole(problem.objective) else (batch, slice(0, b))
-    )
+    batch, own = _whole(batch, world) if needs_whole(problem.objective) else (batch, slice(0, b))
     return Losses(
         problem.objective(batch), problem.regulariser(policy_reg, ref_reg), penalty, batch, own
     )

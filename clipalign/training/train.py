@@ -16,15 +16,10 @@ import torch
 from clipalign._version import __version__
 from clipalign.build import objective, regulariser
 from clipalign.config import RunConfig, load_config
-from clipalign.errors import ConfigError, DataError, Interrupted, StorageError, UsageError
+from clipalign.errors import ConfigError, DataError, Interrupted, UsageError
 from clipalign.files import append_jsonl
 from clipalign.models.export import export_model, open_clip_line
-from clipalign.models.feature_cache import (
-    feature_path,
-    read_features,
-    text_features,
-    write_features,
-)
+from clipalign.models.feature_cache import text_features
 from clipalign.models.linear_map import LinearMap
 from clipalign.models.load import load_model, open_clip_module
 from clipalign.models.loaded import LoadedModel
@@ -47,12 +42,13 @@ from clipalign.training.defaults import (
     default_lr,
     default_regulariser_weight,
 )
+from clipalign.training.distributed import World, join
 from clipalign.training.engine import Trainer
-from clipalign.training.losses import Data, Problem
-from clipalign.training.reference import image_features
+from clipalign.training.inputs import InputLoader
+from clipalign.training.losses import Problem, needs_whole
 from clipalign.training.rundir import RunDirectory
 from clipalign.training.signals import StopSignal
-from clipalign.training.streams import Stream, build_stream, decode_pixels
+from clipalign.training.streams import Stream
 
 
 @dataclass(frozen=True)
@@ -94,6 +90,8 @@ def train(
         clipalign.train(method="kto", task="typographic")
         clipalign.train("recipe.yaml", overrides=["train.epochs=1"], output="runs/mine")
 
+    Under torchrun the processes train as one: every process calls this with the same arguments.
+
     Args:
         config: a configuration, a YAML file, or None for the defaults.
         resume: a run directory to go on with; excludes everything but `device` and `reporter`.
@@ -109,10 +107,10 @@ def train(
         ConfigError: something in the configuration is wrong; nothing was written.
         DataError, ModelError: the preferences or the model cannot be used.
         RunError: the run directory is in use, damaged or not empty.
-        TrainingError: the first step's checks fail, or the loss is not finite.
+        TrainingError: the first step's checks fail, the loss is not finite, or another process of
+            this training is gone.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
-    say: Reporter = reporter or Silent()
     if resume is not None:
         if config is not None or overrides or any(v is not None for v in keys.values()):
             raise UsageError(
@@ -128,12 +126,16 @@ def train(
         )
         run = None
     _check(settings)
+    world = join(settings.train.peer_timeout)
+    say: Reporter = (reporter if world.first else None) or Silent()
     with StopSignal() as signal:
-        session = _Session(settings, device or _best_device(), say, signal)
+        session = _Session(settings, device or _best_device(), say, signal, world)
         session.prepare()
         if run is None:
-            run = RunDirectory.create(settings)
-        with run.lock():
+            run = world.from_first(lambda: RunDirectory.create(settings))
+        with contextlib.ExitStack() as held:
+            # the first process holds the run for all
+            world.from_first(lambda: held.enter_context(run.lock()))
             return session.run(run)
 
 
@@ -145,13 +147,14 @@ class _Session:
     device: str
     say: Reporter
     signal: StopSignal
+    world: World
 
     def prepare(self) -> None:
         """Objective, preferences, model, features: every refusal comes before a run exists."""
         config = self.config
         self.objective = objective(config.method, **config.method_options)
         self.trainable = parse_trainable(config.trainable)
-        _check_accumulation(config, self.objective)
+        _check_accumulation(config, self.objective, self.world)
         self.preferences = preferences_of(config, self.say)
         _check_feedback(self.preferences, config.method, self.objective)
         self.model = load_model(
@@ -164,10 +167,16 @@ class _Session:
             if regulariser_texts is None
             else text_features(self.model, regulariser_texts)
         )
-        self.data = self._data("train")
-        wants = config.train.validate_every and "validation" in self.preferences.splits
-        self.validation = self._data("validation") if wants else None
+        self.world.expect_same("model", self.model.sha256)
+        self.world.expect_same("preference set", self.preferences.content_sha256)
         self.part = apply_trainable(self.model, self.trainable, seed=config.seed)
+        wants = config.train.validate_every and "validation" in self.preferences.splits
+        loader = InputLoader(
+            self.part, self.preferences, 2 * config.train.batch_size, config.train.workers,
+            config.train.cache_trunk, self.say, self.world,
+        )  # fmt: skip
+        self.data, *validation = loader.load(["train", "validation"] if wants else ["train"])
+        self.validation = validation[0] if validation else None
         steps = config.train
         self.total = steps.steps or steps.epochs * self.data.stream.steps_per_epoch(
             steps.batch_size
@@ -181,12 +190,15 @@ class _Session:
         config = self.config
         trainer = self._trainer(_Callbacks(run, self.say, self.signal))
         newest = newest_checkpoint(run.checkpoints)
+        self.world.expect_same("checkpoint", newest.name if newest else "none")
         if newest is not None:
             trainer.restore(load_checkpoint(newest))
             self.say.note(f"Going on from step {trainer.step} of {trainer.total}.")
-        run.truncate_metrics(trainer.step)
-        run.write_environment(_environment(self.model))
-        call_hook("run_started", run_dir=run.path, config=config)
+        self.world.wait()
+        if self.world.first:
+            run.truncate_metrics(trainer.step)
+            run.write_environment(_environment(self.model, self.world))
+            call_hook("run_started", run_dir=run.path, config=config)
         callbacks = trainer.callbacks
         assert isinstance(callbacks, _Callbacks)
         with self.say.progress("Training", trainer.total) as bar:
@@ -202,11 +214,13 @@ class _Session:
             finally:
                 self.signal.within_steps = False
         trainer.keep_final()
-        if self.part.weight is not None:
-            LinearMap(self.part.weight.detach()).save(
-                run.linear_map, model=config.model, model_sha256=self.model.sha256
-            )
-        export_model(self.part.merge(), run.model)
+        if self.world.first:
+            if self.part.weight is not None:
+                LinearMap(self.part.weight.detach()).save(
+                    run.linear_map, model=config.model, model_sha256=self.model.sha256
+                )
+            export_model(self.part.merge(), run.model)
+        self.world.wait()
         result = TrainResult(
             run.path,
             trainer.step,
@@ -215,34 +229,11 @@ class _Session:
             tuple((r.group, r.tensors, r.parameters, r.trained) for r in self.part.rows),
             callbacks.last,
         )
-        call_hook("run_finished", run_dir=run.path, summary=result.document())
+        if self.world.first:
+            call_hook("run_finished", run_dir=run.path, summary=result.document())
         return result
 
     # --- Parts ----------------------------------------------------------------------------------
-
-    def _data(self, split: str) -> Data:
-        """Decode a split and give it the reference's features, from the cache where it can."""
-        stream = build_stream(self.preferences, split)
-        n, d = len(stream.paths), self.model.embed_dim
-        path = feature_path(self.model, "images", [self.preferences.content_sha256, split])
-        reference = read_features(path, n, d)
-        if reference is not None and self.trainable.kind == "head":
-            return Data(stream, reference, reference)
-        with self.say.progress(f"Decoding {split} images", n) as bar:
-            pixels = decode_pixels(
-                self.preferences, stream.paths, self.model.preprocess, self.model.image_size,
-                workers=self.config.train.workers, advance=bar.advance,
-            )  # fmt: skip
-        if reference is None:
-            with self.say.progress(f"Reference features of {split} images", n) as bar:
-                reference = image_features(
-                    self.model, pixels, 2 * self.config.train.batch_size, bar.advance
-                )
-            with contextlib.suppress(
-                StorageError
-            ):  # a cache that cannot be written is done without
-                write_features(path, reference)
-        return Data(stream, reference, reference if self.trainable.kind == "head" else pixels)
 
     def _trainer(self, callbacks: _Callbacks) -> Trainer:
         config, steps = self.config, self.config.train
@@ -259,7 +250,7 @@ class _Session:
         )  # fmt: skip
         return Trainer(
             problem, self.data, self.validation, steps, lr, self.total, config.seed, self.average,
-            callbacks,
+            callbacks, self.world,
         )  # fmt: skip
 
 
@@ -311,11 +302,17 @@ def _check(config: RunConfig) -> None:
         raise ConfigError(f"There is something wrong in the configuration:\n{lines}")
 
 
-def _check_accumulation(config: RunConfig, loss: Objective) -> None:
-    if config.train.accumulate > 1 and not loss.per_image:
+def _check_accumulation(config: RunConfig, loss: Objective, world: World) -> None:
+    accumulate = config.train.accumulate
+    if accumulate > 1 and not loss.per_image:
         raise ConfigError(
             f"The objective {config.method!r} compares images within a batch, so accumulating "
             "gradients would change it: set train.accumulate=1."
+        )
+    if accumulate > 1 and world.size > 1 and needs_whole(loss):
+        raise ConfigError(
+            f"The objective {config.method!r} keeps a state that every process must update with "
+            "the whole batch at once: set train.accumulate=1, or train with one process."
         )
 
 
@@ -339,10 +336,10 @@ def _has_regulariser_images(stream: Stream) -> bool:
 
 
 def _best_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"  # under torchrun, this process's own
 
 
-def _environment(model: LoadedModel) -> dict[str, Any]:
+def _environment(model: LoadedModel, world: World) -> dict[str, Any]:
     """Versions and machine: what a reader needs to reproduce, and nothing of the environment."""
     device = model.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
@@ -354,5 +351,6 @@ def _environment(model: LoadedModel) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": f"{device.type} ({name})",
         "threads": torch.get_num_threads(),
+        "processes": world.size,
         "model_sha256": model.sha256,
     }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,17 +21,18 @@ from clipalign.options import component
 from clipalign.plugins import registry
 from clipalign.progress import Reporter, Silent
 from clipalign.tasks.base import Task
+from clipalign.tasks.lines import Lines
 from clipalign.tasks.manifest import MANIFEST, SplitCounts
 from clipalign.tasks.plan import Plan
 from clipalign.tasks.preference_set import PREVIEW, QUARANTINE, TABLE, PreferenceSet
 from clipalign.tasks.preview import preview
+from clipalign.tasks.shards import WHOLE, Shard, Shards, parse_shard
 from clipalign.tasks.staging import staged
 from clipalign.tasks.working import Recipe, Row, Workers
 
-__all__ = ["preferences_of", "prepare"]
+__all__ = ["preferences_of", "prepare", "prepare_part"]
 
 _PREVIEW_ROWS = 12
-_REASONS_SHOWN = 10
 
 
 def prepare(
@@ -79,6 +82,89 @@ def prepare(
         StorageError: the disk is full or not writable; nothing is left behind.
     """
     say: Reporter = reporter or Silent()
+    plan = _plan(
+        task, dataset, task_options, dataset_options, splits, seed=seed, limit=limit,
+        max_side=max_side,
+    )  # fmt: skip
+    if output is not None:
+        return _made(Path(output), plan, workers, say, cached=False, overwrite=overwrite)
+    target = cache_dir("preferences") / f"{plan.task.name}-{plan.sha256}"
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(f".{target.name}.lock")):  # of two at once, one waits
+        return _made(target, plan, workers, say, cached=True, overwrite=overwrite)
+
+
+def prepare_part(
+    shard: str | Shard,
+    task: str | Task,
+    dataset: str | Path | Dataset | None,
+    output: str | Path,
+    *,
+    task_options: Mapping[str, Any] | None = None,
+    dataset_options: Mapping[str, Any] | None = None,
+    splits: Sequence[str] | None = None,
+    seed: int = 0,
+    workers: int = 0,
+    limit: int | None = None,
+    max_side: int | None = 1024,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> list[int]:
+    """Make one part of a preference set; whoever makes the last one puts the set into its place.
+
+    The parts may be made at any time, in any order, on machines that share the file system. All
+    take the same arguments, as `prepare` does; the set is the one that it makes, to the byte. A
+    part that was broken off is made again by the same call, and one that is there is left alone.
+
+    Args:
+        shard: "i/n": part i, from 0, of n.
+        task: as for `prepare`; so are all others.
+        dataset: likewise.
+        output: directory to make.
+        task_options: likewise.
+        dataset_options: likewise.
+        splits: likewise.
+        seed: likewise.
+        workers: likewise.
+        limit: likewise.
+        max_side: likewise.
+        overwrite: likewise.
+        reporter: likewise.
+
+    Returns:
+        The parts that are still missing; none when the set stands at `output`.
+
+    Raises:
+        UsageError: there is no such part; and whatever `prepare` raises.
+    """
+    say: Reporter = reporter or Silent()
+    shard = parse_shard(shard) if isinstance(shard, str) else shard
+    plan = _plan(
+        task, dataset, task_options, dataset_options, splits, seed=seed, limit=limit,
+        max_side=max_side,
+    )  # fmt: skip
+    target = Path(os.path.realpath(output))
+    parts = Shards(target, shard, plan.sha256)
+    if not parts.folder.is_dir() and _equal_set(target, plan, cached=False, overwrite=overwrite):
+        say.note(f"Using the preference set in {target}.")
+        return []
+    parts.begin(plan.splits)
+    if not parts.done:
+        _write_part(plan, parts, workers, say)
+    stands = parts.settle(lambda: _join(plan, parts, say), replace=overwrite)
+    return [] if stands else parts.missing()
+
+
+def _plan(
+    task: str | Task,
+    dataset: str | Path | Dataset | None,
+    task_options: Mapping[str, Any] | None,
+    dataset_options: Mapping[str, Any] | None,
+    splits: Sequence[str] | None,
+    **numbers: Any,
+) -> Plan:
+    """Build the task and its dataset, and check what can be checked."""
     if dataset is None:
         facts = registry("tasks").entry(task).metadata if isinstance(task, str) else {}
         dataset = str(facts.get("dataset", "emoji"))
@@ -88,14 +174,7 @@ def prepare(
     if isinstance(dataset, str | Path):
         name, options = locate_dataset(dataset, options)
         dataset = cast(Dataset, component("datasets", name, **options))
-    plan = Plan.make(task, dataset, options, splits, seed=seed, limit=limit, max_side=max_side)
-    if output is not None:
-        return _made(Path(output), plan, workers, say, cached=False, overwrite=overwrite)
-    target = cache_dir("preferences") / f"{plan.task.name}-{plan.sha256}"
-    with storage_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_name(f".{target.name}.lock")):  # of two at once, one waits
-        return _made(target, plan, workers, say, cached=True, overwrite=overwrite)
+    return Plan.make(task, dataset, options, splits, **numbers)
 
 
 def preferences_of(config: RunConfig, reporter: Reporter | None = None) -> PreferenceSet:
@@ -166,49 +245,95 @@ def _write(plan: Plan, folder: Path, workers: int, say: Reporter) -> None:
     """Write the whole set into an empty directory."""
     recipe = Recipe(plan.task, plan.dataset, plan.seed, plan.max_side, folder)
     counts: dict[str, SplitCounts] = {}
-    quarantine: list[Row] = []
+    with Workers(recipe, workers) as pool, Lines(folder / QUARANTINE) as refused:
+        for split in plan.splits:
+            for part in ("images", "clean"):
+                with storage_errors(folder):
+                    (folder / split / part).mkdir(parents=True)
+            refused.turn()
+            with Lines(folder / split / TABLE) as rows:
+                images = _write_rows(plan, split, pool, rows, refused, WHOLE, say)
+            counts[split] = _counted(plan, split, images, rows.count, refused)
+    _complete(plan, folder, counts, say)
+
+
+def _write_part(plan: Plan, parts: Shards, workers: int, say: Reporter) -> None:
+    """Write the rows of one part of every split."""
+    recipe = Recipe(plan.task, plan.dataset, plan.seed, plan.max_side, parts.folder)
+    counts = {}
     with Workers(recipe, workers) as pool:
         for split in plan.splits:
-            counts[split], refused = _write_split(plan, split, folder / split, pool, say)
-            quarantine += refused
+            with Lines(parts.table(split)) as rows, Lines(parts.refused(split)) as refused:
+                images = _write_rows(plan, split, pool, rows, refused, parts.shard, say)
+            counts[split] = {"images": images, "rows": rows.count, "refused": refused.count}
+    parts.finish(counts)
+
+
+def _join(plan: Plan, parts: Shards, say: Reporter) -> None:
+    """Make a whole set of all parts."""
+    folder = parts.folder
+    counts = {}
+    with Lines(folder / QUARANTINE) as refused:
+        for split in plan.splits:
+            with storage_errors(folder), (folder / split / TABLE).open("wb") as table:
+                parts.join(partial(parts.table, split), table)
+            refused.turn()
+            for number in range(parts.shard.count):
+                with parts.refused(split, number).open("rb") as file:
+                    for line in file:
+                        refused.write([json.loads(line)])
+            images, rows = (parts.counts(split, what) for what in ("images", "rows"))
+            counts[split] = _counted(plan, split, images, rows, refused)
+    _complete(plan, folder, counts, say)
+
+
+def _write_rows(
+    plan: Plan,
+    split: str,
+    pool: Workers,
+    rows: Lines,
+    refused: Lines,
+    shard: Shard,
+    say: Reporter,
+) -> int:
+    """Write a part of one split, an image at a time; returns how many images went in."""
+    examples = plan.examples(split)
+    own = shard.of(len(examples))
+    part = examples if shard.count == 1 else examples[own.start : own.stop]
+    label = f"Preparing {split}" + (f", part {shard}" if shard.count > 1 else "")
+    with say.progress(label, len(part)) as bar:
+        for outcome in pool.outcomes(split, part, own.start):
+            if outcome.quarantined is not None:
+                refused.write([outcome.quarantined])
+            rows.write(outcome.rows)
+            bar.advance()
+    return len(part)
+
+
+def _counted(plan: Plan, split: str, images: int, rows: int, refused: Lines) -> SplitCounts:
+    """The counts of a whole split, with the files that the dataset passed over.
+
+    Raises:
+        DataError: none of its images can be used.
+    """
+    skipped = _skipped(plan.dataset, split)
+    refused.write({"split": split, "key": n, "file": n, "reason": why} for n, why in skipped)
+    if not rows:
+        raise DataError(_none_usable(plan.dataset, split, refused.head, refused.count))
+    return SplitCounts(images=images + len(skipped), rows=rows, quarantined=refused.count)
+
+
+def _complete(plan: Plan, folder: Path, counts: dict[str, SplitCounts], say: Reporter) -> None:
+    """Write what is written last: preview and manifest."""
     tables = [f"{split}/{TABLE}" for split in plan.splits]
     with storage_errors(folder):
-        if quarantine:
-            (folder / QUARANTINE).write_bytes(b"".join(map(_line, quarantine)))
+        if any(c.quarantined for c in counts.values()):
             tables.append(QUARANTINE)
+        else:
+            (folder / QUARANTINE).unlink()
         (folder / PREVIEW).write_bytes(_preview(plan, folder, counts))
         files = {name: sha256_file(folder / name) for name in tables}
         (folder / MANIFEST).write_text(plan.manifest(counts, files).dump(), encoding="utf-8")
-
-
-def _write_split(
-    plan: Plan, split: str, folder: Path, pool: Workers, say: Reporter
-) -> tuple[SplitCounts, list[Row]]:
-    """Write one split; return its counts and its quarantine."""
-    examples = plan.examples(split)
-    refused: list[Row] = []
-    rows = 0
-    with storage_errors(folder):
-        for part in ("images", "clean"):
-            (folder / part).mkdir(parents=True)
-        table = (folder / TABLE).open("wb")
-    with table, say.progress(f"Preparing {split}", len(examples)) as bar:
-        for outcome in pool.outcomes(split, examples):
-            if outcome.quarantined is not None:
-                refused.append(outcome.quarantined)
-            with storage_errors(folder):
-                table.writelines(map(_line, outcome.rows))
-            rows += len(outcome.rows)
-            bar.advance()
-        with storage_errors(folder):
-            table.flush()
-    skipped = _skipped(plan.dataset, split)
-    refused += [{"split": split, "key": n, "file": n, "reason": reason} for n, reason in skipped]
-    images = len(examples) + len(skipped)
-    counts = SplitCounts(images=images, rows=rows, quarantined=len(refused))
-    if not rows:
-        raise DataError(_none_usable(plan.dataset, split, refused))
-    return counts, refused
 
 
 def _skipped(dataset: Dataset, split: str) -> Sequence[tuple[str, str]]:
@@ -217,10 +342,10 @@ def _skipped(dataset: Dataset, split: str) -> Sequence[tuple[str, str]]:
     return skipped(split) if skipped else ()
 
 
-def _none_usable(dataset: Dataset, split: str, refused: Sequence[Row]) -> str:
-    lines = [f"  {row['file']}: {row['reason']}" for row in refused[:_REASONS_SHOWN]]
-    if len(refused) > len(lines):
-        lines.append(f"  and {len(refused) - len(lines)} more")
+def _none_usable(dataset: Dataset, split: str, refused: Sequence[Row], count: int) -> str:
+    lines = [f"  {row['file']}: {row['reason']}" for row in refused]
+    if count > len(lines):
+        lines.append(f"  and {count - len(lines)} more")
     return (
         f"No image of the split {split!r} of the dataset {dataset.name!r} can be used"
         + (":\n" if lines else ".")
@@ -238,8 +363,3 @@ def _preview(plan: Plan, folder: Path, counts: Mapping[str, SplitCounts]) -> byt
         rows = [json.loads(line) for i, line in enumerate(file) if i in wanted]
     title = f"{plan.task.name} on {plan.dataset.name}, {split}: {shown} of {total:,} rows"
     return preview(title, rows, folder / split)
-
-
-def _line(row: Row) -> bytes:
-    """One line of a table. ASCII escapes carry even names that are not valid Unicode."""
-    return json.dumps(row, allow_nan=False).encode("ascii") + b"\n"

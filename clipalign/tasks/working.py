@@ -92,14 +92,16 @@ class Workers:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def outcomes(self, split: str, examples: Sequence[Example]) -> Iterator[Outcome]:
-        """What became of each example, in their order.
+    def outcomes(
+        self, split: str, examples: Sequence[Example], first: int = 0
+    ) -> Iterator[Outcome]:
+        """What became of each example, in their order; `first` is the number of the first one.
 
         Raises:
             StorageError: the disk is full or not writable.
             ClipAlignError: a worker died.
         """
-        numbered = enumerate(examples)
+        numbered = enumerate(examples, first)
         if self._pool is None:
             for number, example in numbered:
                 yield _work(self._recipe, split, number, example)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -138,6 +139,34 @@ def test_sigterm_saves_says_how_to_go_on_and_ends_with_130(
     config["train"]["steps"] = newest + 2
     (output / "config.yaml").write_text(yaml.safe_dump(config))
     assert clipalign.train(resume=output).steps == newest + 2
+
+
+def test_last_blocks_train_from_cached_activations_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import clipalign
+    from clipalign.progress import Silent
+
+    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
+    said: list[str] = []
+
+    class Listener(Silent):
+        def note(self, text: str) -> None:
+            said.append(text)
+
+    def run(name: str, cached: bool) -> dict[str, Any]:
+        clipalign.train(
+            overrides=[*COMMON, f"train.cache_trunk={str(cached).lower()}"],
+            trainable="last:1", output=tmp_path / name, reporter=Listener(),
+        )  # fmt: skip
+        return load_file(tmp_path / name / "model" / "open_clip_model.safetensors")
+
+    first, again, without = run("first", True), run("again", True), run("without", False)
+    assert any("activations of the frozen blocks" in text for text in said)
+    assert sum("computed at every step" in text for text in said) == 1
+    for name, value in without.items():
+        assert (first[name].float() - value.float()).abs().max() <= 1e-4, name
+        assert again[name].equal(first[name]), name
 
 
 def test_head_training_writes_its_map_and_an_ordinary_model(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from PIL import Image
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(3600)]
 
-PHOTOS, BATCH = 60, 8
+PHOTOS, BATCH = 600, 8
 
 
 @pytest.fixture
@@ -157,7 +157,8 @@ def test_last_4_from_cached_activations(tmp_path: Path) -> None:
     times = [(step(full), step(plain), step(cached)) for _ in range(3)][1:]  # the first warms up
     ratio, saved = (min(t[i] / t[2] for t in times) for i in (0, 1))
     worst = max(
-        float((plain.parameters[k] - cached.parameters[k]).abs().max()) for k in cached.parameters
+        float((plain.parameters[k] - cached.parameters[k]).detach().abs().max())
+        for k in cached.parameters
     )
     print(
         f"\nlast:4 from the cache: {ratio:.2f} times the pairs/s of full fine-tuning, {saved:.2f} "

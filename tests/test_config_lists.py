@@ -43,8 +43,9 @@ def test_a_sum_is_called_by_its_names_and_reads_back_equal(tmp_path: Path) -> No
 
 
 def test_each_term_brings_its_share_of_the_regulariser() -> None:
-    assert regulariser_weight(load_config(None, [SUM])) == pytest.approx(0.7 * 0.1 + 0.3 * 0.3)
-    assert regulariser_weight(RunConfig(method="dpo")) == 0.1
+    dpo, kto = (regulariser_weight(RunConfig(method=name)) for name in ("dpo", "kto"))
+    assert dpo != kto
+    assert regulariser_weight(load_config(None, [SUM])) == pytest.approx(0.7 * dpo + 0.3 * kto)
     assert regulariser_weight(load_config(None, [SUM, "regulariser_weight=0"])) == 0
 
 

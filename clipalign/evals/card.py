@@ -12,7 +12,7 @@ from typing import Any
 from clipalign.errors import ClipAlignError
 from clipalign.evals.results import MetricValue, SuiteResult, read_result
 from clipalign.files import atomic_write_text
-from clipalign.models.card import CARD_NAME, Card, render_card, table
+from clipalign.models.card import CARD_NAME, Card, is_own, render_card, table
 from clipalign.models.formats import load_lines
 from clipalign.models.spec import EMBEDDED, parse_model_spec
 from clipalign.plain_yaml import read_yaml_mapping
@@ -68,6 +68,8 @@ def card_of(
 def refresh_card(model: Path, sha256: str | None = None) -> None:
     """Write the card of an open_clip directory again, with what is known by now.
 
+    A README.md that clipalign did not write is left alone, and so is whatever a link leads to.
+
     Args:
         model: a run's model/, or the directory of a transformed model.
         sha256: of its weights.
@@ -75,8 +77,11 @@ def refresh_card(model: Path, sha256: str | None = None) -> None:
     Raises:
         StorageError: it cannot be written.
     """
+    path = model / CARD_NAME
+    if model.is_symlink() or path.is_symlink() or (path.exists() and not is_own(path)):
+        return
     text = render_card(card_of(model, sha256), "open_clip", load_lines("open_clip"))
-    atomic_write_text(model / CARD_NAME, text)
+    atomic_write_text(path, text)
 
 
 def public(text: str) -> str:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import yaml
 
 from clipalign._version import __version__
 
-__all__ = ["CARD_NAME", "Card", "render_card", "table"]
+__all__ = ["CARD_NAME", "Card", "is_own", "render_card", "table"]
 
 CARD_NAME = "README.md"
+_SIGNED = "Written by clipalign"
 _LIBRARY = {"open_clip": "open_clip", "transformers": "transformers", "onnx": "onnx"}
 _NOT_MEASURED = "Not measured."
 _BIAS = (
@@ -88,8 +90,14 @@ def render_card(card: Card, form: str, load: Sequence[str]) -> str:
         "\n\n".join([f"## {title}", *blocks]) for title, blocks in sections if blocks
     )
     front = yaml.safe_dump(head, sort_keys=False, allow_unicode=False)
-    made = f"Written by clipalign {__version__}."
+    made = f"{_SIGNED} {__version__}."
     return f"---\n{front}---\n\n# {_inline(card.title)}\n\n{card.summary}\n\n{body}\n\n{made}\n"
+
+
+def is_own(path: Path) -> bool:
+    """Whether a README.md is a card that clipalign wrote, by its last line."""
+    lines = path.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
+    return bool(lines) and lines[-1].startswith(_SIGNED)
 
 
 def table(header: Sequence[str], rows: object) -> str:

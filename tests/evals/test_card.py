@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import types
 
 import huggingface_hub
@@ -29,9 +30,10 @@ SETTINGS = ["train.steps=1", "train.batch_size=4", "dataset_options.train_views=
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A finished run of one step, and two results: one of its model, one of other weights."""
-    os.environ["CLIPALIGN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     output = tmp_path_factory.mktemp("runs") / "apples"
-    clipalign.train(overrides=SETTINGS, output=output, trainable="head")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLIPALIGN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        clipalign.train(overrides=SETTINGS, output=output, trainable="head")
     sha256 = clipalign.load_model(output).sha256
     write_result(output / "results" / "gender-x-test.json", result(sha256, 0.875))
     write_result(output / "results" / "old.json", result("0" * 64, 0.111))
@@ -97,6 +99,23 @@ def test_results_come_with_intervals_costs_and_bias(run):
     assert "max skew | 25.0 %" in section(text, "Bias")
     assert "11.1 %" not in text  # of other weights
     assert "/home/someone" not in text
+
+
+def test_what_somebody_else_wrote_is_left_alone(run, tmp_path):
+    output, _ = run
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    shutil.copytree(output / "model", mine)
+    refresh_card(mine)
+    assert "Written by clipalign" in (mine / "README.md").read_text()
+    shutil.copytree(output / "model", theirs)
+    (theirs / "README.md").write_text("# A model of ours\n")
+    refresh_card(theirs)
+    (tmp_path / "link").symlink_to(mine)
+    before = (mine / "README.md").read_text() + " "
+    (mine / "README.md").write_text(before)
+    refresh_card(tmp_path / "link")
+    assert (theirs / "README.md").read_text() == "# A model of ours\n"
+    assert (mine / "README.md").read_text() == before
 
 
 def test_a_path_shows_its_last_part_and_a_name_the_whole(tmp_path):

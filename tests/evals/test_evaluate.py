@@ -111,7 +111,7 @@ def test_the_splits_that_test_come_first(shapes):
 
 def test_the_emoji_world_is_the_default_with_all_its_tests():
     work = module._work(["typographic"], {}, None, {}, None)
-    assert [(suite.name, data.name, split) for suite, data, split in work] == [
+    assert [(suite.name, data.name, split) for suite, data, _, split in work] == [
         ("typographic", "emoji", split)
         for split in ("test", "test-unseen-concepts", "test-unseen-style")
     ]

@@ -152,7 +152,7 @@ def test_what_is_held_still_says_no_gender(emoji):
     task, source = emoji
     held = task.candidates(source, "train").regulariser
     assert not [text for text in held if GENDERED.search(text)]
-    assert len(held) == len(EmojiPeople().classnames) + len(EmojiWorld().classnames)
+    assert len(held) == len(EmojiPeople().classnames) + len(EmojiWorld().classnames_of("train"))
 
 
 def test_everything_else_is_held_still_in_half_of_what_the_regulariser_sees(emoji):
@@ -160,7 +160,7 @@ def test_everything_else_is_held_still_in_half_of_what_the_regulariser_sees(emoj
     kept = [(e, r) for e, r in rows if r.chosen is None]
     people = [r for _, r in rows if r.chosen is not None]
     assert all(r.rejected is None and r.clean_image is None for _, r in kept)
-    assert {e.label for e, _ in kept} == set(EmojiWorld().classnames)
+    assert {e.label for e, _ in kept} == set(EmojiWorld().classnames_of("train"))
     # a person's own picture is its partner, or a kept picture takes that place
     gives_way = sum(r.clean_image is None for r in people)
     assert all(r.clean_image in (None, r.image) for r in people)

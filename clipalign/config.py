@@ -56,6 +56,14 @@ class TrainConfig(_Tree):
     )
     optimizer: Literal["adamw", "adamax", "sgd"] = Field("adamw", description="Optimiser.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
+    orthogonality: float = Field(
+        1e-4,
+        ge=0,
+        allow_inf_nan=False,
+        description="c of the penalty c ‖WᵀW − I‖²_F that holds a head W near orthogonal. W acts "
+        "on both sides, so to reverse a concept it must amplify what image and text disagree on, "
+        "which a stiff penalty (1e-2) does not let it.",
+    )
     schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="Learning rate after the warm-up: falling to 0, or constant."
     )

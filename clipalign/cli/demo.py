@@ -67,7 +67,11 @@ class _Walk:
         """Configuration of a task's run: the defaults; few images and steps for the short form."""
         keys: dict[str, Any] = {"task": task, "method": "kto"}
         if self.fast and task == "typographic":
-            keys |= {"dataset_options": {"train_views": 1}, "train.steps": 3, "train.batch_size": 16}
+            keys |= {
+                "dataset_options": {"train_views": 1},
+                "train.steps": 3,
+                "train.batch_size": 16,
+            }
         elif self.fast:
             keys |= {"dataset": "emoji-people", "dataset_options": {"test_views": 1}}
             keys |= {"train.steps": 60}

@@ -14,9 +14,6 @@ from clipalign.models.trainable import Trainable
 _LR = {"image-encoder": 1e-5, "last": 1e-5, "lora": 1e-4, "head": 1e-3}
 _EMBEDDED_LR = {"image-encoder": 4e-4, "last": 4e-4, "lora": 1e-3, "head": 1e-2}
 _REGULARISER_WEIGHT = {"dpo": 0.1, "ipo": 10.0, "kto": 0.4, "rlhf": 0.3, "cross-entropy": 0.3}
-ORTHOGONALITY = 1e-4
-"""c of the penalty c ‖WᵀW − I‖²_F. W acts on both sides, so WᵀW is positive: to reverse a concept
-it must amplify what image and text disagree on, which a stiffer penalty (1e-2) does not let it."""
 SANE_LR = 1e-3  # above it a full fine-tuning has never been seen to keep what CLIP knows
 
 

@@ -39,7 +39,6 @@ from clipalign.training.checkpoint import (
     save_checkpoint,
 )
 from clipalign.training.defaults import (
-    ORTHOGONALITY,
     SANE_LR,
     default_lr,
     regulariser_weight,
@@ -275,7 +274,7 @@ class _Session:
             callbacks.warn(f"A learning rate of {lr:g} is far above what keeps what CLIP knows.")
         problem = Problem(
             self.part, self.objective.to(self.device), regulariser(config.regulariser), weight,
-            ORTHOGONALITY, self.texts, self.regulariser_texts,
+            steps.orthogonality, self.texts, self.regulariser_texts,
         )  # fmt: skip
         return Trainer(
             problem, self.data, self.validation, steps, lr, self.total, config.seed, self.average,

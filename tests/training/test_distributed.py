@@ -50,6 +50,41 @@ def launch(count: int, arguments: list[str], env: dict[str, str], cwd: Path) -> 
     ]
 
 
+HEARD = """
+    import os
+    from clipalign import hookimpl
+
+    @hookimpl
+    def register_trackers(register):
+        register("heard", "clipalign_heard_target:Heard", summary="Notes what it hears.")
+
+    def note(run_dir, what):
+        with open(os.path.join(run_dir, "heard-" + os.environ.get("RANK", "0")), "a") as file:
+            file.write(what + " ")
+
+    @hookimpl
+    def run_started(run_dir):
+        note(run_dir, "run_started")
+
+    @hookimpl
+    def run_finished(run_dir):
+        note(run_dir, "run_finished")
+"""
+TARGET = """
+from clipalign import Tracker
+from clipalign_heard import note
+
+class Heard(Tracker):
+    def start(self, run_dir, config, step):
+        self.run_dir = run_dir
+        note(run_dir, "start")
+
+    def log(self, step, metrics):
+        pass
+
+    def finish(self, summary):
+        note(self.run_dir, "finish")
+"""
 Read = Callable[[str], Any]
 
 
@@ -177,16 +212,25 @@ def test_a_process_whose_peer_hangs_stops_with_words(more_by_two) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_under_torchrun_speaks_and_writes_once(tmp_path: Path) -> None:
-    env = {"CLIPALIGN_CACHE": str(tmp_path / "cache")}
+def test_the_command_under_torchrun_speaks_and_writes_once(tmp_path: Path, make_package) -> None:
+    make_package("clipalign-heard", HEARD)
+    (make_package.folder / "clipalign_heard_target.py").write_text(TARGET)
+    env = {"CLIPALIGN_CACHE": str(tmp_path / "cache"), **make_package.env}
     settings = ["train.steps=3", "train.batch_size=8", "dataset_options.train_views=1"]
     command = ["-m", "clipalign", "train", "--no-eval", "--trainable", "last:1"]
-    command += [f"--set={s}" for s in [*settings, "train.log_every=1", "train.accumulate=2"]]
+    command += [
+        f"--set={s}"
+        for s in [*settings, "train.log_every=1", "train.accumulate=2", "trackers=[heard]"]
+    ]
     first, second = launch(2, [*command, "-o", "two"], env, tmp_path)
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
     assert "Training 3/3" in first.stderr
     assert "activations of the frozen blocks" in first.stderr
     assert "open_clip.create_model_and_transforms('local-dir:two/model')" in first.stdout
+    heard = [(tmp_path / "two" / f"heard-{rank}").is_file() for rank in (0, 1)]
+    assert heard == [True, False]
+    assert (tmp_path / "two" / "heard-0").read_text() == "run_started start run_finished finish "
+    assert (tmp_path / "two" / "model" / "README.md").is_file()
     assert second.stdout == ""
     assert "Training" not in second.stderr
     (alone,) = launch(1, [*command, "-o", "one"], env, tmp_path)

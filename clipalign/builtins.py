@@ -68,6 +68,8 @@ def register_tasks(register: Register) -> None:
         "clipalign.tasks.typographic:Typographic",
         summary="Prefer what is shown to the wrong word written on it.",
         suite="typographic",
+        # stiff enough that W_t stays sound for t < 0, where reading is turned up
+        train={"head": {"orthogonality": 0.03}},
     )
     home = "clipalign.tasks.concept"
     register(
@@ -75,7 +77,7 @@ def register_tasks(register: Register) -> None:
         f"{home}:ConceptTask",
         summary="Flip a concept of your own in the captions, and hold everything else.",
         trainable="head",
-        train={"epochs": 20, "batch_size": 64},
+        train={"head": {"epochs": 20, "batch_size": 64}},
     )
     register(
         "gender",
@@ -84,7 +86,7 @@ def register_tasks(register: Register) -> None:
         suite="gender",
         dataset="emoji-people",
         trainable="head",
-        train={"epochs": 20, "batch_size": 64},
+        train={"head": {"epochs": 20, "batch_size": 64}},
     )
 
     register(

@@ -172,15 +172,19 @@ class RunConfig(_Tree):
     def _task_defaults(cls, tree: Any) -> Any:
         """A task may be registered with its own default `dataset`, `trainable` and `train`.
 
-        Its `train` goes with its own trainable part: a head takes more steps than a tower.
+        Its `train` is by what is trained ({"head": {…}}): a head takes more steps than a tower.
         """
         tasks = registry("tasks")
-        if not isinstance(tree, Mapping) or tree.get("task") not in tasks.names():
+        if not isinstance(tree, Mapping):
             return tree
-        facts = tasks.entry(tree["task"]).metadata
+        name = tree.get("task", cls.model_fields["task"].default)
+        if name not in tasks.names():
+            return tree
+        facts = tasks.entry(name).metadata
         tree = {k: facts[k] for k in ("dataset", "trainable") if k in facts} | dict(tree)
-        own, given = facts.get("train"), tree.get("train", {})
-        if own and tree.get("trainable") == facts.get("trainable") and isinstance(given, Mapping):
+        part = str(tree.get("trainable", cls.model_fields["trainable"].default)).split(":")[0]
+        own, given = facts.get("train", {}).get(part), tree.get("train", {})
+        if own and isinstance(given, Mapping):
             tree["train"] = {**own, **given}
         return tree
 

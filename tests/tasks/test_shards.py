@@ -116,7 +116,7 @@ def test_parts_make_the_tar_shards_of_one_process(pictures, packed, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["prefs"], "nothing is left behind"
 
 
-@pytest.mark.parametrize("at", ["clipalign.tasks.prepare._preview", "shutil.rmtree"])
+@pytest.mark.parametrize("at", ["clipalign.tasks.writing._preview", "shutil.rmtree"])
 def test_a_join_that_was_broken_off_is_made_again(pictures, packed, tmp_path, monkeypatch, at):
     output = tmp_path / "prefs"
     prepare_part("0/2", "typographic", pictures, output, **TARS)

@@ -200,5 +200,6 @@ def register_commands(register: Register) -> None:
     register("export", f"{home}.export:app", summary="Write a model for others, with its card.")
     register("runs", f"{home}.runs:app", summary="List, show, compare and remove training runs.")
     register("datasets", f"{home}.datasets:app", summary="List, show and check known datasets.")
+    register("cache", f"{home}.cache:app", summary="What is kept to be used again, and its size.")
     register("config", f"{home}.config:app", summary="Show, check and copy configurations.")
     register("plugins", f"{home}.plugins:app", summary="List, show, diagnose and write plugins.")

@@ -107,6 +107,12 @@ class TrainConfig(_Tree):
         None, ge=1, description="Validations without improvement before stopping; null for never."
     )
     workers: int = Field(0, ge=0, le=256, description="Processes that decode images; 0 for none.")
+    cache_trunk: bool = Field(
+        True, description="last:K: compute the frozen blocks once and keep their activations."
+    )
+    peer_timeout: float = Field(
+        60.0, gt=0, description="Seconds a process waits for the others of a step before it stops."
+    )
     log_every: int = Field(10, ge=1, description="Steps between lines of metrics.jsonl.")
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from clipalign import plain_yaml
 from clipalign.config import RunConfig, TrainConfig, dump_config, load_config
 from clipalign.errors import ConfigError
 from clipalign.plain_yaml import MAX_BYTES, parse_yaml
@@ -258,3 +259,15 @@ def test_shipped_recipes_are_valid_and_commented(recipe, tmp_path):
     text = recipe.read_text(encoding="utf-8")
     load_config(write(tmp_path, text))
     assert text.startswith("# ")
+
+
+@pytest.mark.parametrize("text", ["a: [1, x]\nb: 1e-5", "a: b: c", "a: {", "\t a: 1", "a: &x 1"])
+def test_yaml_reads_and_complains_alike_with_libyaml_and_without(monkeypatch, text) -> None:
+    found = []
+    for fast in (None, plain_yaml._FAST):
+        monkeypatch.setattr(plain_yaml, "_FAST", fast)
+        try:
+            found.append(plain_yaml.parse_yaml(text))
+        except ValueError as error:
+            found.append(str(error))
+    assert found[0] == found[1]

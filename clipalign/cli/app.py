@@ -54,6 +54,10 @@ Exit codes:
 """
 
 
+_HEARD_ONCE = (2, 3, 7, 130)
+"""Exit codes of errors that every process of a torchrun comes to: its first one speaks for all."""
+
+
 class LazyGroup(TyperGroup):
     """Commands from the registry; lists them without importing them."""
 
@@ -227,6 +231,8 @@ def _fail(
 ) -> int:
     if error is not None and os.environ.get("CLIPALIGN_DEBUG") == "1":
         print("".join(traceback.format_exception(error)), file=sys.stderr)
+    if console.process_number() > 0 and code in _HEARD_ONCE:
+        return code
     if as_json:
         console.print_json_error(kind, message, code)
     else:

@@ -2,8 +2,9 @@
 
 Standard output carries results: text, or under `--json` one JSON document and nothing else.
 Standard error carries what is being done: a progress bar on a terminal, plain lines elsewhere;
-`--quiet` silences it. Text from files and packages is printed inert: a control character shows as
-its escape, never as an instruction to the terminal.
+`--quiet` silences it. Of processes that torchrun started only the first speaks; the others print
+errors alone, with their number. Text from files and packages is printed inert: a control character
+shows as its escape, never as an instruction to the terminal.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Console:
 
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.json = json
-        self.quiet = quiet
+        self.quiet = quiet or process_number() > 0
 
     def say(self, text: str = "") -> None:
         """Text for people, on standard output; nothing under `--json` or `--quiet`."""
@@ -69,6 +70,8 @@ class Console:
 
     def result(self, document: Any, text: str = "") -> None:
         """The command's result: `document` under `--json`, else `text`, even under `--quiet`."""
+        if process_number() > 0:
+            return
         if self.json:
             print(json.dumps(_plain(document), indent=2))
         elif text:
@@ -228,9 +231,16 @@ def has_bars() -> bool:
     return True
 
 
+def process_number() -> int:
+    """Which of torchrun's processes this is, from 0; 0 without torchrun."""
+    number = os.environ.get("RANK", "") if "LOCAL_RANK" in os.environ else ""
+    return int(number) if number.isdigit() else 0
+
+
 def print_error(message: str) -> None:
     """`Error: message` on standard error, in red on a terminal."""
-    print(f"{paint('Error:', 'red', sys.stderr)} {printable(message)}", file=sys.stderr)
+    mark = f"Error (process {number}):" if (number := process_number()) else "Error:"
+    print(f"{paint(mark, 'red', sys.stderr)} {printable(message)}", file=sys.stderr, flush=True)
 
 
 def print_warning(message: str) -> None:

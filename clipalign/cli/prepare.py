@@ -63,6 +63,10 @@ def prepare(
     ] = "imagefolder",
     shard_size: Annotated[int, typer.Option(help="Rows a tar shard at most.")] = 1000,
     workers: Annotated[int, typer.Option(help="Processes; the result is the same.")] = 0,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Make part I of N, from 0, of the same set; see below."),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a preference set that stands there.")
     ] = False,
@@ -79,6 +83,12 @@ def prepare(
       clipalign prepare typographic --dataset oxford-pets:/data/pets -o prefs/
       clipalign prepare preferences --dataset my.csv -o prefs/ # image, chosen, rejected
       clipalign prepare typographic --style note --attacks-per-image 3 --split test -o attacked/
+      clipalign prepare --dataset ./photos -o prefs/ --shard $SLURM_ARRAY_TASK_ID/64
+      torchrun --nproc-per-node 8 -m clipalign prepare --dataset ./photos -o prefs/
+
+    The parts of --shard, or of torchrun's processes, may be made on any machines that see the same
+    --output, in any order; the last one to finish puts the set there. It is byte for byte the set
+    of a single process. A part that was broken off is made again by the same command.
 
     A folder has one sub-folder a class (or train/, val/ and test/ with those); a table has the
     columns image and label. Images that cannot be used are listed in quarantine.jsonl.
@@ -90,29 +100,47 @@ def prepare(
     if style:
         options["styles"] = style
     from clipalign.tasks.prepare import prepare as run
+    from clipalign.tasks.prepare import prepare_part
+    from clipalign.tasks.shards import shard_of_environment
     from clipalign.training.signals import StopSignal
 
+    part = shard or shard_of_environment()
+    if part is not None and output is None:
+        raise UsageError("Parts of a set need a place to meet: give --output.")
+    how: dict[str, Any] = {
+        "task_options": options,
+        "dataset_options": options_of(dataset_settings, "--dataset-set"),
+        "splits": split or None,
+        "seed": seed,
+        "workers": workers,
+        "limit": limit,
+        "max_side": max_side or None,
+        "format": form,
+        "shard_size": shard_size,
+        "overwrite": overwrite,
+        "reporter": out,
+    }
     try:
         with StopSignal():
-            made = run(
-                task,
-                dataset,
-                output,
-                task_options=options,
-                dataset_options=options_of(dataset_settings, "--dataset-set"),
-                splits=split or None,
-                seed=seed,
-                workers=workers,
-                limit=limit,
-                max_side=max_side or None,
-                format=form,  # type: ignore[arg-type]  # checked there, with near matches
-                shard_size=shard_size,
-                overwrite=overwrite,
-                reporter=out,
-            )
+            if part is None or output is None:
+                made = run(task, dataset, output, **how)
+            else:
+                missing = prepare_part(part, task, dataset, output, **how)
     except Interrupted as stopped:
-        raise Interrupted(f"{stopped} Nothing was written; run the same command again.") from None
-    out.result(_document(made), _text(made))
+        kept = "Nothing was written" if part is None else "Other parts are kept"
+        raise Interrupted(f"{stopped} {kept}; run the same command again.") from None
+    if part is None:
+        out.result(_document(made), _text(made))
+    else:
+        document = {"part": str(part), "missing": missing, "output": output}
+        out.result(document, _text_of_part(str(part), missing, output))
+
+
+def _text_of_part(part: str, missing: list[int], output: Path | None) -> str:
+    if not missing:
+        return f"Part {part} is there, and so are all others.\nSet:     {output}"
+    shown = ", ".join(map(str, missing[:10])) + (" …" if len(missing) > 10 else "")
+    return f"Part {part} is there. Still missing: {shown}."
 
 
 def options_of(settings: list[str] | None, flag: str) -> dict[str, Any]:

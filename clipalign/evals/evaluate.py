@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from clipalign.plain_yaml import read_yaml_mapping
 from clipalign.plugins import registry
 from clipalign.progress import Reporter, Silent
 from clipalign.tasks.preference_set import PreferenceSet
+from clipalign.training.distributed import join
 from clipalign.training.rundir import RunDirectory
 
 __all__ = ["evaluate", "evaluate_run", "result_path", "run_of"]
@@ -51,6 +53,8 @@ def evaluate(
 
         clipalign.evaluate("runs/typographic-kto-1", against="reference")
         clipalign.evaluate("ViT-B-32/openai", dataset="./photos", output="results/")
+
+    Under torchrun the processes share the encoding, and the first one writes.
 
     Args:
         model: model spec, a run directory included, or a loaded model.
@@ -83,7 +87,8 @@ def evaluate(
         RunError: there is no run whose reference could be taken.
         StorageError: the results cannot be written.
     """
-    say: Reporter = reporter or Silent()
+    world = join()
+    say: Reporter = (reporter if world.first else None) or Silent()
     work = _work(suites, suite_options or {}, dataset, dataset_options or {}, splits)
     spec = model.spec if isinstance(model, LoadedModel) else parse_model_spec(model)
     if against == REFERENCE:
@@ -102,7 +107,8 @@ def evaluate(
         if retention:
             result = with_retention(result, context)
         if output is not None:
-            result = write_result(result_path(output, result), result, rows)
+            path = result_path(output, result)
+            result = world.from_first(partial(write_result, path, result, rows))
         results.append(result)
     run = run_of(spec)
     own = None if run is None else (run / "results").resolve()

@@ -10,7 +10,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,11 +20,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from clipalign.cache import size_text
 from clipalign.errors import DataError, ModelError, StorageError
-from clipalign.models.feature_cache import feature_path, read_features, write_features
+from clipalign.models.feature_cache import feature_path, only_one, read_features, write_features
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.preprocess import Preprocess
 from clipalign.progress import Reporter
+from clipalign.training.distributed import World, join
 
 __all__ = ["Encoded", "ImageSet", "encode_images"]
 
@@ -108,19 +110,47 @@ def encode_images(
     Raises:
         ModelError: a model gives features that are not finite.
     """
+    world = join()
     content = {**images.identity, "probe": _probe(images), "pillow": PIL.__version__}
     shape = (len(images.names), images.views)
     paths = [feature_path(model, "images", content) for model in models]
-    entries = {
-        path: _Entry(model, path, _cached(path if use_cache else None, (*shape, model.embed_dim)))
-        for path, model in zip(paths, models, strict=True)
-    }
-    try:
-        unreadable = _fill(list(entries.values()), images, reporter, batch_size)
-    finally:  # also what was encoded before Ctrl-C
-        for entry in entries.values() if use_cache else ():
-            _keep(entry, reporter)
-    return Encoded([entries[path].features for path in paths], unreadable)
+
+    def entries() -> dict[Path, _Entry]:
+        return {
+            path: _Entry(
+                model, path, _cached(path if use_cache else None, (*shape, model.embed_dim))
+            )
+            for path, model in zip(paths, models, strict=True)
+        }
+
+    found = entries()
+    if not use_cache:
+        return Encoded(*_filled(found, paths, images, reporter, batch_size, world))
+    if not any(world.gather_objects(any(bool(e.missing.any()) for e in found.values()))):
+        return Encoded([found[path].features for path in paths])
+    size = sum(entry.features.nbytes for entry in found.values())
+    reporter.note(f"Image features will take {size_text(size)} in {paths[0].parent}.")
+    with only_one(paths, reporter) if world.first else nullcontext():
+        world.wait()
+        found = entries()  # another process may have filled them meanwhile
+        try:
+            return Encoded(*_filled(found, paths, images, reporter, batch_size, world))
+        finally:  # also what was encoded before Ctrl-C
+            for entry in found.values() if world.first else ():
+                _keep(entry, images, reporter)
+
+
+def _filled(
+    entries: Mapping[Path, _Entry],
+    paths: Sequence[Path],
+    images: ImageSet,
+    reporter: Reporter,
+    batch_size: int,
+    world: World,
+) -> tuple[list[Tensor], dict[int, str]]:
+    """The features of each path, all of them encoded, and what cannot be read."""
+    unreadable = _fill(list(entries.values()), images, reporter, batch_size, world)
+    return [entries[path].features for path in paths], unreadable
 
 
 def _probe(images: ImageSet) -> str:
@@ -141,41 +171,66 @@ def _cached(path: Path | None, shape: tuple[int, int, int]) -> Tensor:
     return torch.full(shape, torch.nan) if features is None else features.view(shape)
 
 
-def _keep(entry: _Entry, reporter: Reporter) -> None:
+def _keep(entry: _Entry, images: ImageSet, reporter: Reporter) -> None:
     if not entry.changed:
         return
     try:
-        write_features(entry.path, entry.features.flatten(0, 1))
+        about = [str(images.identity[k]) for k in ("dataset", "split") if k in images.identity]
+        about = [f"{len(images.names):,} images", *about, entry.model.name]
+        write_features(entry.path, entry.features.flatten(0, 1), ", ".join(about))
     except StorageError as error:  # the numbers are there all the same
         reporter.note(f"Warning: the features are not kept for next time. {error}")
 
 
 def _fill(
-    entries: list[_Entry], images: ImageSet, reporter: Reporter, batch_size: int
+    entries: list[_Entry], images: ImageSet, reporter: Reporter, batch_size: int, world: World
 ) -> dict[int, str]:
-    """Encode every item that an entry lacks; returns those that cannot be read."""
-    lacking = {entry.path: entry.missing for entry in entries}
+    """Encode every item that an entry lacks; returns those that cannot be read.
+
+    Many processes take the batches of one process in turn, so that the numbers are the same.
+    """
+    masks = world.gather_objects({entry.path: entry.missing for entry in entries})
+    lacking = {
+        entry.path: torch.stack([mask[entry.path] for mask in masks]).any(dim=0)
+        for entry in entries
+    }
     items = torch.stack(list(lacking.values())).any(dim=0).nonzero().flatten().tolist()
     if not items:
         return {}
     unreadable: dict[int, str] = {}
     resizers = {entry.preprocessing: entry.model.preprocess for entry in entries}
-    batches = _decoded(images, resizers, items, max(1, batch_size // images.views))
+    size = max(1, batch_size // images.views)
+    chunks = [items[start : start + size] for start in range(0, len(items), size)]
+    batches = _decoded(images, resizers, chunks[world.rank :: world.size])
     with (
         closing(batches),
         reporter.progress("Encoding images", len(items) * images.views) as bar,
     ):
-        for batch in batches:
+        for number, batch in enumerate(batches):
             good = {item: pixels for item, pixels in batch if not isinstance(pixels, str)}
             unreadable |= {item: why for item, why in batch if isinstance(why, str)}
             for entry in entries:
                 _encode(entry, {i: p for i, p in good.items() if lacking[entry.path][i]})
-            bar.advance(len(batch) * images.views)
+            turn = chunks[number * world.size : (number + 1) * world.size]
+            bar.advance(sum(map(len, turn)) * images.views)
+    if world.size > 1:
+        _exchange(entries, [i for c in chunks[world.rank :: world.size] for i in c], world)
+        parts = world.gather_objects(unreadable)
+        unreadable = dict(sorted(item for part in parts for item in part.items()))
     return unreadable
 
 
+def _exchange(entries: Sequence[_Entry], own: Sequence[int], world: World) -> None:
+    """Give every process what the others encoded; `own` are this one's items."""
+    mine = torch.tensor(own, dtype=torch.int64)
+    every = world.gather_patiently(mine)
+    for entry in entries:
+        entry.features[every] = world.gather_patiently(entry.features[mine])
+        entry.changed = True
+
+
 def _decoded(
-    images: ImageSet, resizers: Mapping[str, Preprocess], items: Sequence[int], size: int
+    images: ImageSet, resizers: Mapping[str, Preprocess], batches: Sequence[Sequence[int]]
 ) -> Generator[list[_Read], None, None]:
     """Batches of items with their pixels by preprocessing, or the reason why there are none.
 
@@ -195,8 +250,8 @@ def _decoded(
     pool = ThreadPoolExecutor(_DECODERS)
     try:
         ahead: deque[list[Future[_Read]]] = deque()
-        for start in range(0, len(items), size):
-            ahead.append([pool.submit(decode, item) for item in items[start : start + size]])
+        for batch in batches:
+            ahead.append([pool.submit(decode, item) for item in batch])
             if len(ahead) > 1:
                 yield [future.result() for future in ahead.popleft()]
         for last in ahead:

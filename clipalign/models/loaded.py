@@ -219,13 +219,31 @@ class LoadedModel:
         Raises:
             ModelError: the image tower's output has another size than the text tower's.
         """
-        if pixels.dtype == torch.uint8:
-            pixels = self.preprocess.normalise(pixels)
-        pixels = pixels.contiguous(memory_format=self._memory_format)
+        return self.unit_image(self.run_image_tower(self.clip.encode_image, pixels))
+
+    def run_image_tower(self, part: Callable[[Tensor], Any], inputs: Tensor) -> Any:
+        """Run (a part of) the image tower in the model's precision.
+
+        Args:
+            part: the tower, or a part of it.
+            inputs: [B, …] on the model's device: pixels as `encode_image` takes them, or what the
+                part before gave.
+        """
+        if inputs.dtype == torch.uint8:
+            inputs = self.preprocess.normalise(inputs)
+        if inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=self._memory_format)
         dtype = _AUTOCAST[self.precision]
         autocast = torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
         with autocast:
-            features = self.clip.encode_image(pixels)
+            return part(inputs)
+
+    def unit_image(self, features: Any) -> Tensor:
+        """What the image tower gave, as [B, d] float32 of unit norm.
+
+        Raises:
+            ModelError: it has another size than the text tower's.
+        """
         return self._unit(features, "image")
 
     def rebuilt(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from clipalign.models.loaded import LoadedModel
+    from clipalign.models.trunk import Trunk
 
 __all__ = ["GroupRow", "Trainable", "TrainablePart", "apply_trainable", "parse_trainable"]
 
@@ -76,6 +77,8 @@ class TrainablePart:
         rows: the table of what trains.
         weight: W [d, d] where the part is a head, else None. Features of both towers go through
             it, and `linear_map.orthogonality_penalty(weight)` keeps it near orthogonal.
+        trunk: where it is set, `image_features` takes activations before the first trained block
+            instead of pixels.
         zero_gradient_at_start: names whose gradient is exactly zero in the first step, by
             construction: LoRA's A, since B starts at zero.
     """
@@ -91,6 +94,7 @@ class TrainablePart:
         self.model, self.trainable, self.rows = model, trainable, rows
         self._parameters, self._merge = parameters, merge
         self.weight = parameters["W"] if trainable.kind == "head" else None
+        self.trunk: Trunk | None = None
         self.zero_gradient_at_start = frozenset(n for n in parameters if ".lora_A." in n)
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
@@ -107,11 +111,13 @@ class TrainablePart:
 
         Args:
             inputs: [B, 3, H, W] pixels as `LoadedModel.encode_image` takes them; for a head the
-                reference's image features [B, d].
+                reference's image features [B, d]; under `trunk` activations [B, …].
 
         Returns:
             [B, d] float32, unit norm.
         """
+        if self.trunk is not None:
+            return self.trunk.rest(inputs)
         return self.model.encode_image(inputs) if self.weight is None else self._mapped(inputs)
 
     def text_features(self, features: Tensor) -> Tensor:

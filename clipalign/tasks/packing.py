@@ -56,10 +56,11 @@ class Packer:
         folder: of the split, where the files are and the shards go.
         split: the shards are called by it.
         rows: at most so many a shard; those of one example stay together.
+        keep: leave the files where they are.
     """
 
-    def __init__(self, folder: Path, split: str, rows: int) -> None:
-        self._folder, self._split, self._most = folder, split, rows
+    def __init__(self, folder: Path, split: str, rows: int, *, keep: bool = False) -> None:
+        self._folder, self._split, self._most, self._keep = folder, split, rows, keep
         self._tar: tarfile.TarFile | None = None
         self._name = ""
         self._inside = self._packed = self._shards = 0
@@ -74,7 +75,7 @@ class Packer:
             self._close()
 
     def pack(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows of one example, their files moved.
+        """The rows of one example, their files packed.
 
         Raises:
             StorageError: the disk is full or not writable.
@@ -84,7 +85,7 @@ class Packer:
                 self._open()
             first: dict[str, tuple[str, Member]] = {}
             packed = [self._sample(row, first) for row in rows]
-            for name in first:
+            for name in () if self._keep else first:
                 (self._folder / name).unlink()
         return packed
 

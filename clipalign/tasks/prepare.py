@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -15,24 +14,21 @@ from clipalign.config import RunConfig
 from clipalign.datasets.base import Dataset
 from clipalign.datasets.locate import is_table, locate_dataset
 from clipalign.errors import DataError, RunError, UsageError, near_matches
-from clipalign.files import sha256_file, storage_errors
+from clipalign.files import storage_errors
 from clipalign.options import component
 from clipalign.plugins import registry
 from clipalign.progress import Reporter, Silent
 from clipalign.tasks.base import Task
-from clipalign.tasks.manifest import MANIFEST, SplitCounts
-from clipalign.tasks.packing import Packer
+from clipalign.tasks.manifest import MANIFEST
 from clipalign.tasks.plan import Plan
-from clipalign.tasks.preference_set import PREVIEW, QUARANTINE, TABLE, PreferenceSet
-from clipalign.tasks.preview import preview
+from clipalign.tasks.preference_set import PreferenceSet
+from clipalign.tasks.shards import Shard, Shards, parse_shard
 from clipalign.tasks.staging import staged
-from clipalign.tasks.working import Recipe, Row, Workers
+from clipalign.tasks.writing import join, write, write_part
 
-__all__ = ["preferences_of", "prepare"]
+__all__ = ["preferences_of", "prepare", "prepare_part"]
 
 FORMATS = ("imagefolder", "webdataset")
-_PREVIEW_ROWS = 12
-_REASONS_SHOWN = 10
 
 
 def prepare(
@@ -89,22 +85,9 @@ def prepare(
         StorageError: the disk is full or not writable; nothing is left behind.
     """
     say: Reporter = reporter or Silent()
-    facts = registry("tasks").entry(task).metadata if isinstance(task, str) else {}
-    if dataset is None:
-        dataset = str(facts.get("dataset", "emoji"))
-    if isinstance(task, str):
-        task = cast(Task, component("tasks", task, **(task_options or {})))
-    options = dict(dataset_options or {})
-    if isinstance(dataset, str | Path):
-        name, options = locate_dataset(dataset, options)
-        if name == "table":
-            options = {**facts.get("table", {}), **options}
-        dataset = cast(Dataset, component("datasets", name, **options))
-    if format not in FORMATS:
-        raise UsageError(f"There is no format {format!r}.{near_matches(format, FORMATS)}")
-    plan = Plan.make(
-        task, dataset, options, splits, seed=seed, limit=limit, max_side=max_side,
-        shard_rows=shard_size if format == "webdataset" else None,
+    plan = _plan(
+        task, dataset, task_options, dataset_options, splits, format, shard_size,
+        seed=seed, limit=limit, max_side=max_side,
     )  # fmt: skip
     if needs and (reason := plan.lacking(needs)):
         raise DataError(
@@ -118,6 +101,100 @@ def prepare(
         target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_name(f".{target.name}.lock")):  # of two at once, one waits
         return _made(target, plan, workers, say, cached=True, overwrite=overwrite)
+
+
+def prepare_part(
+    shard: str | Shard,
+    task: str | Task,
+    dataset: str | Path | Dataset | None,
+    output: str | Path,
+    *,
+    task_options: Mapping[str, Any] | None = None,
+    dataset_options: Mapping[str, Any] | None = None,
+    splits: Sequence[str] | None = None,
+    seed: int = 0,
+    workers: int = 0,
+    limit: int | None = None,
+    max_side: int | None = 1024,
+    format: Literal["imagefolder", "webdataset"] = "imagefolder",
+    shard_size: int = 1000,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> list[int]:
+    """Make one part of a preference set; whoever makes the last one puts the set into its place.
+
+    The parts may be made at any time, in any order, on machines that share the file system. All
+    take the same arguments, as `prepare` does; the set is the one that it makes, to the byte. A
+    part that was broken off is made again by the same call, and one that is there is left alone.
+    Tar shards are packed by whoever makes the last part, and for that time take their room twice.
+
+    Args:
+        shard: "i/n": part i, from 0, of n.
+        task: as for `prepare`; so are all others.
+        dataset: likewise.
+        output: directory to make.
+        task_options: likewise.
+        dataset_options: likewise.
+        splits: likewise.
+        seed: likewise.
+        workers: likewise.
+        limit: likewise.
+        max_side: likewise.
+        format: likewise.
+        shard_size: likewise.
+        overwrite: likewise.
+        reporter: likewise.
+
+    Returns:
+        The parts that are still missing; none when the set stands at `output`.
+
+    Raises:
+        UsageError: there is no such part; and whatever `prepare` raises.
+    """
+    say: Reporter = reporter or Silent()
+    shard = parse_shard(shard) if isinstance(shard, str) else shard
+    plan = _plan(
+        task, dataset, task_options, dataset_options, splits, format, shard_size,
+        seed=seed, limit=limit, max_side=max_side,
+    )  # fmt: skip
+    target = Path(os.path.realpath(output))
+    parts = Shards(target, shard, plan.sha256)
+    if not parts.folder.is_dir() and _equal_set(target, plan, cached=False, overwrite=overwrite):
+        say.note(f"Using the preference set in {target}.")
+        return []
+    parts.begin(plan.splits)
+    if not parts.done:
+        write_part(plan, parts, workers, say)
+    stands = parts.settle(lambda: join(plan, parts, say), replace=overwrite)
+    return [] if stands else parts.missing()
+
+
+def _plan(
+    task: str | Task,
+    dataset: str | Path | Dataset | None,
+    task_options: Mapping[str, Any] | None,
+    dataset_options: Mapping[str, Any] | None,
+    splits: Sequence[str] | None,
+    format: str,
+    shard_size: int,
+    **numbers: Any,
+) -> Plan:
+    """Build the task and its dataset, and check what can be checked."""
+    if format not in FORMATS:
+        raise UsageError(f"There is no format {format!r}.{near_matches(format, FORMATS)}")
+    facts = registry("tasks").entry(task).metadata if isinstance(task, str) else {}
+    if dataset is None:
+        dataset = str(facts.get("dataset", "emoji"))
+    if isinstance(task, str):
+        task = cast(Task, component("tasks", task, **(task_options or {})))
+    options = dict(dataset_options or {})
+    if isinstance(dataset, str | Path):
+        name, options = locate_dataset(dataset, options)
+        if name == "table":
+            options = {**facts.get("table", {}), **options}
+        dataset = cast(Dataset, component("datasets", name, **options))
+    shard_rows = shard_size if format == "webdataset" else None
+    return Plan.make(task, dataset, options, splits, shard_rows=shard_rows, **numbers)
 
 
 def preferences_of(
@@ -163,7 +240,7 @@ def _made(
     for note in plan.candidates.notes:
         say.note(f"Warning: {note}")
     with staged(target, replace=cached or overwrite) as folder:
-        _write(plan, folder, workers, say)
+        write(plan, folder, workers, say)
     return PreferenceSet.open(target)
 
 
@@ -196,91 +273,3 @@ def _equal_set(target: Path, plan: Plan, *, cached: bool, overwrite: bool) -> Pr
         "perhaps other options or images). Choose another directory, or replace it with "
         "--overwrite."
     )
-
-
-def _write(plan: Plan, folder: Path, workers: int, say: Reporter) -> None:
-    """Write the whole set into an empty directory."""
-    recipe = Recipe(plan.task, plan.dataset, plan.seed, plan.max_side, folder)
-    counts: dict[str, SplitCounts] = {}
-    quarantine: list[Row] = []
-    with Workers(recipe, workers) as pool:
-        for split in plan.splits:
-            counts[split], refused = _write_split(plan, split, folder / split, pool, say)
-            quarantine += refused
-    tables = [f"{split}/{TABLE}" for split in plan.splits]
-    with storage_errors(folder):
-        if quarantine:
-            (folder / QUARANTINE).write_bytes(b"".join(map(_line, quarantine)))
-            tables.append(QUARANTINE)
-        (folder / PREVIEW).write_bytes(_preview(plan, folder, counts))
-        files = {name: sha256_file(folder / name) for name in tables}
-        (folder / MANIFEST).write_text(plan.manifest(counts, files).dump(), encoding="utf-8")
-
-
-def _write_split(
-    plan: Plan, split: str, folder: Path, pool: Workers, say: Reporter
-) -> tuple[SplitCounts, list[Row]]:
-    """Write one split; return its counts and its quarantine."""
-    examples = plan.examples(split)
-    refused: list[Row] = []
-    rows = 0
-    with storage_errors(folder):
-        for part in ("images", "clean"):
-            (folder / part).mkdir(parents=True)
-        table = (folder / TABLE).open("wb")
-    packer = Packer(folder, split, plan.shard_rows) if plan.shard_rows else None
-    with table, packer or nullcontext(), say.progress(f"Preparing {split}", len(examples)) as bar:
-        for outcome in pool.outcomes(split, examples):
-            if outcome.quarantined is not None:
-                refused.append(outcome.quarantined)
-            lines = packer.pack(outcome.rows) if packer else outcome.rows
-            with storage_errors(folder):
-                table.writelines(map(_line, lines))
-            rows += len(outcome.rows)
-            bar.advance()
-        with storage_errors(folder):
-            table.flush()
-    if packer:
-        for part in ("images", "clean"):
-            (folder / part).rmdir()
-    skipped = _skipped(plan.dataset, split)
-    refused += [{"split": split, "key": n, "file": n, "reason": reason} for n, reason in skipped]
-    images = len(examples) + len(skipped)
-    counts = SplitCounts(images=images, rows=rows, quarantined=len(refused))
-    if not rows:
-        raise DataError(_none_usable(plan.dataset, split, refused))
-    return counts, refused
-
-
-def _skipped(dataset: Dataset, split: str) -> Sequence[tuple[str, str]]:
-    """Files that a dataset passed over, with reasons, where it keeps count of them."""
-    skipped: Any = getattr(dataset, "skipped", None)
-    return skipped(split) if skipped else ()
-
-
-def _none_usable(dataset: Dataset, split: str, refused: Sequence[Row]) -> str:
-    lines = [f"  {row['file']}: {row['reason']}" for row in refused[:_REASONS_SHOWN]]
-    if len(refused) > len(lines):
-        lines.append(f"  and {len(refused) - len(lines)} more")
-    return (
-        f"No image of the split {split!r} of the dataset {dataset.name!r} can be used"
-        + (":\n" if lines else ".")
-        + "\n".join(lines)
-    )
-
-
-def _preview(plan: Plan, folder: Path, counts: Mapping[str, SplitCounts]) -> bytes:
-    """A grid of rows from all over the first split."""
-    split = plan.splits[0]
-    total = counts[split].rows
-    shown = min(_PREVIEW_ROWS, total)
-    wanted = {i * total // shown for i in range(shown)}
-    with (folder / split / TABLE).open("rb") as file:
-        rows = [json.loads(line) for i, line in enumerate(file) if i in wanted]
-    title = f"{plan.task.name} on {plan.dataset.name}, {split}: {shown} of {total:,} rows"
-    return preview(title, rows, folder / split)
-
-
-def _line(row: Row) -> bytes:
-    """One line of a table. ASCII escapes carry even names that are not valid Unicode."""
-    return json.dumps(row, allow_nan=False).encode("ascii") + b"\n"

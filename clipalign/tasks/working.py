@@ -30,11 +30,14 @@ from clipalign.errors import ClipAlignError, DataError, UsageError
 from clipalign.files import sha256_bytes, storage_errors
 from clipalign.tasks.base import PreparedRow, Task
 
-__all__ = ["Outcome", "Recipe", "Workers", "shrink"]
+__all__ = ["LOOSE", "Outcome", "Recipe", "Workers", "example_number", "shrink"]
 
 PNG_SIDE = 128  # pixels; a PNG of a larger photograph takes ten times as long as its JPEG
 _CHUNK = 8  # examples that a worker takes at a time
 _AHEAD = 4  # chunks under way for each worker: what bounds the memory
+
+LOOSE = ("images", "clean")
+"""Folders of a split's image files."""
 
 Row = dict[str, Any]
 
@@ -92,14 +95,16 @@ class Workers:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def outcomes(self, split: str, examples: Sequence[Example]) -> Iterator[Outcome]:
-        """What became of each example, in their order.
+    def outcomes(
+        self, split: str, examples: Sequence[Example], first: int = 0
+    ) -> Iterator[Outcome]:
+        """What became of each example, in their order; `first` is the number of the first one.
 
         Raises:
             StorageError: the disk is full or not writable.
             ClipAlignError: a worker died.
         """
-        numbered = enumerate(examples)
+        numbered = enumerate(examples, first)
         if self._pool is None:
             for number, example in numbered:
                 yield _work(self._recipe, split, number, example)
@@ -160,6 +165,11 @@ def _work(recipe: Recipe, split: str, number: int, example: Example) -> Outcome:
     return Outcome(
         tuple(_row(files, example, f"{number:06}-{i}", row) for i, row in enumerate(rows))
     )
+
+
+def example_number(row: Row) -> str:
+    """Which example of its split a row was made of, by the name of its file."""
+    return str(row["file_name"]).rpartition("/")[2].partition("-")[0]
 
 
 def _row(files: _Files, example: Example, stem: str, row: PreparedRow) -> Row:

@@ -1,8 +1,10 @@
 """The training loop, readable in one sitting.
 
 It knows of no method, no model and no file format: the problem gives the loss, the callbacks do
-what is done beside a step. The model stays in evaluation mode throughout, so that BatchNorm and
-dropout never make the policy differ from the reference.
+what is done beside a step. Under many processes each takes its pieces of every batch, and all come
+to the same weights; only what is said and written is left to the first. The model stays in
+evaluation mode throughout, so that BatchNorm and dropout never make the policy differ from the
+reference.
 """
 
 from __future__ import annotations
@@ -17,11 +19,18 @@ import torch
 from torch import Tensor, nn
 
 from clipalign.config import TrainConfig
-from clipalign.errors import Interrupted, TrainingError
+from clipalign.errors import Interrupted, RunError, TrainingError
 from clipalign.training.averaging import WeightAverage
 from clipalign.training.checkpoint import Checkpoint, flatten_optimizer, unflatten_optimizer
 from clipalign.training.checks import check_gradients, check_start
-from clipalign.training.losses import Data, Losses, Problem, losses, measures
+from clipalign.training.distributed import (
+    ALONE,
+    GradientSum,
+    World,
+    exact_elsewhere,
+    pieces_for,
+)
+from clipalign.training.losses import Data, Losses, Problem, losses, measures, needs_whole
 from clipalign.training.optim import build_optimizer, rate_at, rate_scales
 from clipalign.training.streams import Step
 
@@ -59,7 +68,8 @@ class Trainer:
         total: optimiser steps in all.
         seed: of the order of the data.
         average: of the weights.
-        callbacks: what is done beside a step.
+        callbacks: what is done beside a step, in the first process alone.
+        world: the processes that train together.
     """
 
     problem: Problem
@@ -71,12 +81,15 @@ class Trainer:
     seed: int
     average: WeightAverage
     callbacks: Callbacks
+    world: World = ALONE
     step: int = 0
     best: float = math.inf
     waited: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.pieces = pieces_for(self.config.accumulate, self.world)
+        self.whole = self.world.size > 1 and needs_whole(self.problem.objective)
         self.parameters = self.problem.part.named_parameters()
         self.optimizer = build_optimizer(
             self.parameters.values(),
@@ -102,9 +115,10 @@ class Trainer:
             row = self._step()
             self.step += 1
             self.average.update(self.parameters)
-            if self.step % self.config.log_every == 0 or self.step in (1, self.total):
-                self.callbacks.logged(self.step, row)
-            self.callbacks.advanced(self.step, row["loss"])
+            if self.world.first:
+                if self.step % self.config.log_every == 0 or self.step in (1, self.total):
+                    self.callbacks.logged(self.step, row)
+                self.callbacks.advanced(self.step, row["loss"])
             if self._validate_now() and self._out_of_patience():
                 break
             every = self.config.checkpoint_every_steps
@@ -112,14 +126,14 @@ class Trainer:
             due = bool(every and self.step % every == 0) or bool(
                 minutes and time.monotonic() - saved_at >= 60 * minutes
             )
-            stop = self.callbacks.stop_requested()
+            due, stop = self.world.any(due, self.callbacks.stop_requested())
             if due or stop:
-                self.callbacks.checkpoint(self.state())
+                self._save()
                 saved_at, saved_step = time.monotonic(), self.step
             if stop and self.step < self.total:
                 raise Interrupted(f"Stopped after step {self.step} of {self.total}; saved.")
         if saved_step != self.step:
-            self.callbacks.checkpoint(self.state())
+            self._save()
 
     def final_weights(self) -> dict[str, Tensor]:
         """The weights to keep: the average, or the best of validation under early stopping."""
@@ -132,25 +146,47 @@ class Trainer:
             group["lr"] = lr * group.get("lr_scale", 1.0)  # absent from an early checkpoint
         self.optimizer.zero_grad(set_to_none=True)
         batch = self.data.stream.step(self.step, self.config.batch_size, self.seed)
+        self._expect(self.step + 1)
+        gradients = GradientSum(list(self.parameters.values()), self.world)
         parts = []
-        for piece in _pieces(batch, self.config.accumulate):
-            part = losses(self.problem, self.data, piece)
-            loss = part.total(self.problem.weight, len(batch.rows), len(batch.regularised))
-            if not bool(torch.isfinite(loss)):
-                raise TrainingError(
-                    f"The loss at step {self.step + 1} is {loss.item()}. Resume from the last "
-                    "checkpoint with a lower --lr, or with --precision fp32."
-                )
-            self.scaler.scale(loss).backward()
-            parts.append(part)
+        for piece in self._own(batch):
+            if len(piece) or self.whole:
+                part = losses(self.problem, self.data, piece, self.world)
+                loss = part.total(self.problem.weight, len(batch.rows), len(batch.regularised))
+                self.scaler.scale(loss).backward()
+                parts.append(part)
+            gradients.add()
+        row = self._measured(parts)
+        if not math.isfinite(row["loss"]):
+            raise TrainingError(
+                f"The loss at step {self.step + 1} is {row['loss']}. Resume from the last "
+                "checkpoint with a lower --lr, or with --precision fp32."
+            )
+        gradients.finish()
         self.scaler.unscale_(self.optimizer)
         if self.step == 0:
             self._check_first(parts)
         norm = self._clip()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        row = measures(parts, self.problem.weight, len(batch.rows), len(batch.regularised))
         return row | {"lr": lr, "grad_norm": norm}
+
+    def _expect(self, step: int) -> None:
+        """Have the images of a later step decoded meanwhile, where that is left to the step."""
+        if step < self.total and not isinstance(self.data.inputs, Tensor):
+            later = self.data.stream.step(step, self.config.batch_size, self.seed)
+            for piece in self._own(later):
+                self.data.inputs.expect(self.data.stream.images(piece))
+
+    def _own(self, batch: Step) -> list[Step]:
+        """This process's pieces of a batch."""
+        return batch.pieces(self.pieces, self.world.rank, self.world.size)
+
+    def _measured(self, parts: list[Losses]) -> dict[str, float]:
+        """The measures of what all processes did."""
+        tables = [torch.empty(0, 5, dtype=torch.float64), *(p.table() for p in parts)]
+        penalty = self.problem.penalty()
+        return measures(self.world.gather(torch.cat(tables)), penalty, self.problem.weight)
 
     def _check_first(self, parts: list[Losses]) -> None:
         check_start(parts, self.config.precision, self.problem.objective)
@@ -179,7 +215,8 @@ class Trainer:
     def _out_of_patience(self) -> bool:
         """Validate, log, and say whether it has not improved for too long."""
         row = self.validate(self.average.average())
-        self.callbacks.logged(self.step, {f"validation_{k}": v for k, v in row.items()})
+        if self.world.first:
+            self.callbacks.logged(self.step, {f"validation_{k}": v for k, v in row.items()})
         if self.config.early_stopping_patience is None:
             return False
         if row["loss"] < self.best:
@@ -198,9 +235,13 @@ class Trainer:
         self._load(weights)
         steps = [stream.step(i, size, self.seed) for i in range(stream.steps_per_epoch(size))]
         self.problem.objective.eval()  # looking changes nothing that it has learnt
-        parts = [losses(self.problem, self.validation, step) for step in steps]
-        rows = sum(len(s.rows) for s in steps)
-        row = measures(parts, self.problem.weight, rows, sum(len(s.regularised) for s in steps))
+        parts = [
+            losses(self.problem, self.validation, piece, self.world)
+            for step in steps
+            for piece in self._own(step)
+            if len(piece) or self.whole
+        ]
+        row = self._measured(parts)
         self.problem.objective.train()
         self._load(current)
         return row
@@ -215,6 +256,12 @@ class Trainer:
         self._load(self.final_weights())
 
     # --- State ----------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        """Let the first process keep the state, while the others wait."""
+        if self.world.first:
+            self.callbacks.checkpoint(self.state())
+        self.world.wait()
 
     def state(self) -> Checkpoint:
         """Everything that the next step depends on."""
@@ -239,12 +286,19 @@ class Trainer:
                 "scaler": self.scaler.state_dict(),
                 "best": self.best,
                 "waited": self.waited,
+                "pieces": self.pieces,
+                "processes": self.world.size,
             },
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on exactly where `state` was taken."""
+        """Go on exactly where `state` was taken.
+
+        Raises:
+            RunError: on this number of processes it would not be exact.
+        """
         tensors, plain = checkpoint.tensors, checkpoint.plain
+        self._split_as(plain.get("pieces", self.config.accumulate), plain.get("processes", 1))
         self.step = checkpoint.step
         self._load(tensors["trainable"])
         self.optimizer.load_state_dict(
@@ -265,13 +319,15 @@ class Trainer:
         if "cuda" in tensors["random"] and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random"]["cuda"])
 
-
-def _pieces(step: Step, count: int) -> list[Step]:
-    """Cut a step into `count` parts whose losses add up to the whole's."""
-    if count == 1:
-        return [step]
-    rows = step.rows.tensor_split(count)
-    regularised = step.regularised.tensor_split(count)
-    return [
-        Step(r, g, step.texts) for r, g in zip(rows, regularised, strict=True) if len(r) or len(g)
-    ]
+    def _split_as(self, pieces: int, processes: int) -> None:
+        """Cut batches as before, so that every sum comes out the same to the bit."""
+        whole = needs_whole(self.problem.objective)  # it sees a batch as one, not in pieces
+        exact = [processes] if whole else exact_elsewhere(pieces, processes)
+        if self.world.size != processes and self.world.size not in exact:
+            raise RunError(
+                f"This run was trained by {processes} processes with batches in {pieces} pieces, "
+                f"and cannot go on exactly with {self.world.size}: its gradients would be summed "
+                f"in another order. Use {' or '.join(map(str, exact))}. (A new run with "
+                "train.accumulate=8 can move between 1, 2, 4 and 8.)"
+            )
+        self.pieces = pieces

@@ -16,7 +16,8 @@ from clipalign.models.trainable import TrainablePart
 from clipalign.objectives.base import Objective, PolicyBatch, gather
 from clipalign.policy import log_policy
 from clipalign.regularisers import Regulariser
-from clipalign.training.streams import Step, Stream
+from clipalign.training.distributed import ALONE, World
+from clipalign.training.streams import Pixels, Step, Stream
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,13 @@ class Problem:
     texts: Tensor
     regulariser_texts: Tensor | None
 
+    def penalty(self) -> float:
+        """C ‖WᵀW − I‖²_F at the weights as they are; 0 for parts that are no head."""
+        weight = self.part.weight
+        if weight is None:
+            return 0.0
+        return self.orthogonality * float(orthogonality_penalty(weight.detach()))
+
 
 @dataclass(frozen=True)
 class Data:
@@ -49,44 +57,84 @@ class Data:
     Attributes:
         stream: which images belong together.
         reference: [N, d] the reference's image features.
-        inputs: [N, 3, H, W] uint8 pixels, or for a head the same as `reference`.
+        inputs: [N, 3, H, W] uint8 pixels; for a head the same as `reference`; under last:K perhaps
+            the activations [N, …] before the first trained block.
     """
 
     stream: Stream
     reference: Tensor
-    inputs: Tensor
+    inputs: Pixels
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Per-image losses of (a part of) a step, and the batch that they came from."""
+    """Per-image losses of (a part of) a step, and the batch that they came from.
+
+    Attributes:
+        preference: [B] of `batch`.
+        regulariser: [R] of this part.
+        penalty: [ ] of a head; 0 for other parts.
+        batch: this part's rows, or all processes' where the objective needs the whole batch.
+        own: which rows of `batch` are this part's: gradient reaches no others.
+    """
 
     preference: Tensor
     regulariser: Tensor
     penalty: Tensor
     batch: PolicyBatch
+    own: slice
 
     def total(self, weight: float, rows: int, regularised: int) -> Tensor:
         """The part's share of the step's loss; shares of all parts add up to the whole batch's."""
-        loss = self.preference.sum() / rows + self.penalty * (len(self.preference) / rows)
+        share = (self.own.stop - self.own.start) / rows
+        loss: Tensor = self.preference.sum() / rows + self.penalty * share
         if regularised:
             loss = loss + weight * self.regulariser.sum() / regularised
         return loss
 
+    @torch.no_grad()
+    def table(self) -> Tensor:
+        """What `measures` needs of this part: one row an image, [b + R, 5] float64.
 
-def losses(problem: Problem, data: Data, step: Step) -> Losses:
-    """Policy and losses of the given rows."""
+        Columns: 0 for a preference and 1 for the regulariser; its loss; log π_θ of the chosen and
+        of the rejected text, and their margin in nats, NaN where a text is missing.
+        """
+        batch, own = self.batch, self.own
+        columns = [self.preference[own]]
+        there = []
+        for index in (batch.chosen[own], batch.rejected[own]):
+            columns.append(gather(batch.policy[own], index))
+            there.append(index >= 0)
+        ratio = (batch.policy - batch.reference)[own]
+        h = gather(ratio, batch.chosen[own]) - gather(ratio, batch.rejected[own])
+        missing = [~there[0], ~there[1], ~(there[0] & there[1])]
+        values = [
+            value.double().masked_fill(gone, torch.nan)
+            for value, gone in zip([*columns[1:], h], missing, strict=True)
+        ]
+        kind = torch.zeros_like(values[0])
+        preferences = torch.stack([kind, columns[0].double(), *values], dim=1)
+        regularised = torch.full((len(self.regulariser), 5), torch.nan, dtype=torch.float64)
+        regularised[:, 0] = 1
+        regularised[:, 1] = self.regulariser.cpu()
+        return torch.cat([preferences.cpu(), regularised])
+
+
+def losses(problem: Problem, data: Data, step: Step, world: World = ALONE) -> Losses:
+    """Policy and losses of the given rows, which are this process's part of the step.
+
+    An objective that needs the whole batch sees the rows of all processes.
+    """
     part, stream, model = problem.part, data.stream, problem.part.model
     device = model.device
-    images = torch.cat([stream.image[step.rows], step.regularised])
+    images = stream.images(step)
     features = part.image_features(data.inputs[images].to(device))
     reference = data.reference[images].to(device)
     scale, bias, b = model.logit_scale, model.logit_bias, len(step.rows)
     choice = _choice(stream, step)
     common = problem.texts if step.texts is None else problem.texts[step.texts.to(device)]
-    own = problem.regulariser_texts
     pref_texts = common if choice.pairs is None else problem.texts[choice.pairs.to(device)]
-    reg_texts = common if own is None else own
+    reg_texts = common if problem.regulariser_texts is None else problem.regulariser_texts
     with torch.no_grad():
         ref_pref = log_policy(reference[:b], pref_texts, scale, bias)
         ref_reg = log_policy(reference[b:], reg_texts, scale, bias)
@@ -100,8 +148,9 @@ def losses(problem: Problem, data: Data, step: Step) -> Losses:
     penalty = features.new_zeros(())
     if part.weight is not None:
         penalty = problem.orthogonality * orthogonality_penalty(part.weight)
+    batch, own = _whole(batch, world) if needs_whole(problem.objective) else (batch, slice(0, b))
     return Losses(
-        problem.objective(batch), problem.regulariser(policy_reg, ref_reg), penalty, batch
+        problem.objective(batch), problem.regulariser(policy_reg, ref_reg), penalty, batch, own
     )
 
 
@@ -132,30 +181,43 @@ def _choice(stream: Stream, step: Step) -> _Choice:
     )
 
 
-@torch.no_grad()
-def measures(parts: list[Losses], weight: float, rows: int, regularised: int) -> dict[str, float]:
+def needs_whole(objective: Objective) -> bool:
+    """Whether an objective must see the whole batch: it compares images, or keeps a state."""
+    return not objective.per_image or any(True for _ in objective.buffers())
+
+
+def _whole(batch: PolicyBatch, world: World) -> tuple[PolicyBatch, slice]:
+    """The batch of all processes, in the step's order, and which rows are this process's."""
+    if world.size == 1:
+        return batch, slice(0, len(batch.chosen))
+    policy, own = world.gather_with_gradient(batch.policy)
+    rest = (batch.reference, batch.chosen, batch.rejected)
+    reference, chosen, rejected = (world.gather_with_gradient(t)[0] for t in rest)
+    return PolicyBatch(policy, reference, chosen, rejected), own
+
+
+def measures(table: Tensor, penalty: float, weight: float) -> dict[str, float]:
     """What is logged of a step, for people who ask "the chosen reward falls, is it broken?".
+
+    Args:
+        table: the rows of all parts, as `Losses.table` gives them.
+        penalty: of a head.
+        weight: λ.
 
     Returns:
         loss and its parts; mean margin h = Δ log-ratio of chosen and rejected, in nats; the share
         of rows with h > 0 (implicit-reward accuracy); mean log-probabilities of both texts. Values
         that need a text that no row has are left out.
     """
-    out = {
-        "loss": float(sum(p.total(weight, rows, regularised) for p in parts)),
-        "preference_loss": float(sum(p.preference.sum() for p in parts)) / rows,
-    }
-    if regularised:
-        out["regulariser"] = float(sum(p.regulariser.sum() for p in parts)) / regularised
-    batches = [p.batch for p in parts]  # of candidates that may differ in number
-    for name in ("chosen", "rejected"):
-        index = torch.cat([getattr(b, name) for b in batches])
-        if bool((index >= 0).any()):
-            logp = torch.cat([gather(b.policy, getattr(b, name)) for b in batches])
-            out[f"logp_{name}"] = float(logp[index >= 0].mean())
-    pair = torch.cat([(b.chosen >= 0) & (b.rejected >= 0) for b in batches])
-    if bool(pair.any()):
-        h = torch.cat([b.log_ratio(b.chosen) - b.log_ratio(b.rejected) for b in batches])[pair]
-        out["margin"] = float(h.mean())
-        out["reward_accuracy"] = float((h > 0).float().mean())
+    rows, regularised = table[table[:, 0] == 0], table[table[:, 0] == 1]
+    out = {"loss": float(rows[:, 1].mean()) + penalty, "preference_loss": float(rows[:, 1].mean())}
+    if len(regularised):
+        out["regulariser"] = float(regularised[:, 1].mean())
+        out["loss"] += weight * out["regulariser"]
+    for column, name in ((2, "logp_chosen"), (3, "logp_rejected"), (4, "margin")):
+        values = rows[:, column]
+        if bool((there := ~values.isnan()).any()):
+            out[name] = float(values[there].mean())
+            if name == "margin":
+                out["reward_accuracy"] = float((values[there] > 0).double().mean())
     return out

@@ -8,11 +8,14 @@ alone, so that a resumed run sees what an undisturbed one would.
 from __future__ import annotations
 
 import functools
+import os
 import tempfile
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,8 +24,10 @@ from clipalign.errors import DataError
 from clipalign.models.preprocess import Preprocess
 from clipalign.tasks.base import Scope
 from clipalign.tasks.preference_set import PreferenceRow, PreferenceSet
+from clipalign.training.distributed import ALONE, World
 
 MEMORY_LIMIT = 4 * 2**30  # bytes of pixels kept in memory; beyond it they lie in a temporary file
+DISK_LIMIT = 256 * 2**30  # bytes of that file; beyond it images are decoded at every use
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,20 @@ class Step:
     rows: Tensor
     regularised: Tensor
     texts: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.regularised)
+
+    def pieces(self, count: int, rank: int = 0, size: int = 1) -> list[Step]:
+        """The neighbouring ones of `count` pieces that fall to one of `size` processes, in order.
+
+        The pieces of all processes in the order of ranks are the step; some may be empty. Each
+        keeps the texts of the whole step. `count` is a multiple of `size`.
+        """
+        rows, regularised = self.rows.tensor_split(count), self.regularised.tensor_split(count)
+        each = count // size
+        own = range(rank * each, (rank + 1) * each)
+        return [Step(rows[i], regularised[i], self.texts) for i in own]
 
 
 @dataclass(frozen=True)
@@ -91,6 +110,10 @@ class Stream:
         found: Tensor = torch.unique(texts[texts >= 0])
         return found
 
+    def images(self, step: Step) -> Tensor:
+        """The images of a step, [B + R] as indices into N: the preferences', then D_reg's."""
+        return torch.cat([self.image[step.rows], step.regularised])
+
     def _spare(self, turn: int, seed: int) -> Tensor:
         lap, place = divmod(turn, len(self.spare))
         return self.spare[_order(len(self.spare), seed, lap, 1)[place]]
@@ -138,6 +161,41 @@ def build_stream(preferences: PreferenceSet, split: str) -> Stream:
     return Stream(tuple(number), image, chosen, rejected, clean, unseen, preferences.scope)
 
 
+class StreamedPixels:
+    """Pixels of N images that are decoded when they are asked for; indexed as a tensor is.
+
+    Args:
+        decode: image i → [3, H, W] uint8.
+        count: N.
+        threads: that decode.
+    """
+
+    def __init__(self, decode: Callable[[int], Tensor], count: int, threads: int) -> None:
+        self._decode, self._count = decode, count
+        self._pool = ThreadPoolExecutor(threads)
+        self._ahead: deque[tuple[list[int], list[Future[Tensor]]]] = deque(maxlen=8)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def expect(self, rows: Tensor) -> None:
+        """Begin to decode rows [B] that will be asked for."""
+        wanted: list[int] = rows.tolist()
+        self._ahead.append((wanted, [self._pool.submit(self._decode, i) for i in wanted]))
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """[B, 3, H, W] uint8 of rows [B]."""
+        wanted: list[int] = rows.tolist()
+        for entry in self._ahead:
+            if entry[0] == wanted:
+                self._ahead.remove(entry)
+                return torch.stack([future.result() for future in entry[1]])
+        return torch.stack(list(self._pool.map(self._decode, wanted)))
+
+
+Pixels: TypeAlias = Tensor | StreamedPixels
+
+
 def decode_pixels(
     preferences: PreferenceSet,
     paths: Sequence[Path],
@@ -146,8 +204,9 @@ def decode_pixels(
     *,
     workers: int = 0,
     advance: Callable[[int], None] | None = None,
-) -> Tensor:
-    """Decode and resize each image once.
+    world: World = ALONE,
+) -> Pixels:
+    """Decode and resize each image once; the processes of a machine share the work and the pixels.
 
     Args:
         preferences: the set that the images belong to.
@@ -156,24 +215,46 @@ def decode_pixels(
         image_size: H and W of the model's input.
         workers: threads that decode (Pillow releases the interpreter's lock); 0 for two.
         advance: told how many more are done.
+        world: the processes that train together.
 
     Returns:
-        [N, 3, H, W] uint8; in a temporary memory-mapped file where it would not fit into memory.
+        [N, 3, H, W] uint8; in a temporary memory-mapped file where it would not fit into memory,
+        and decoded only when needed where it would not fit on a disk either.
     """
     shape = (len(paths), 3, *image_size)
     size = torch.Size(shape).numel()
-    if size <= MEMORY_LIMIT:
-        pixels = torch.empty(shape, dtype=torch.uint8)
-    else:
-        with tempfile.NamedTemporaryFile(prefix="clipalign-pixels-") as file:
-            # the mapping outlives the name, so nothing is left behind whatever happens
-            pixels = torch.from_file(file.name, True, size, dtype=torch.uint8).view(shape)
+
+    def decoded(i: int) -> Tensor:
+        return preprocess.resize_to_uint8(preferences.read_image(paths[i]))
+
+    if size > DISK_LIMIT:
+        return StreamedPixels(decoded, len(paths), workers or 2)
+    pixels = _memory(size, world).view(shape)
 
     def decode(i: int) -> None:
-        pixels[i] = preprocess.resize_to_uint8(preferences.read_image(paths[i]))
+        pixels[i] = decoded(i)
 
     with ThreadPoolExecutor(workers or 2) as pool:
-        for _ in pool.map(decode, range(len(paths))):
+        own = range(world.local_rank, len(paths), world.local_size)
+        for i, _ in zip(own, pool.map(decode, own), strict=True):
             if advance:
-                advance(1)
+                advance(min(world.local_size, len(paths) - i))
+    world.wait()
     return pixels
+
+
+def _memory(size: int, world: World) -> Tensor:
+    """[size] uint8 that the processes of this machine share, in a file without a name."""
+    if world.local_size == 1:
+        if size <= MEMORY_LIMIT:
+            return torch.empty(size, dtype=torch.uint8)
+        with tempfile.NamedTemporaryFile(prefix="clipalign-pixels-") as file:
+            # the mapping outlives the name, so nothing is left behind whatever happens
+            return torch.from_file(file.name, True, size, dtype=torch.uint8)
+    token = world.from_first(lambda: os.urandom(8).hex())
+    path = Path(tempfile.gettempdir()) / f"clipalign-pixels-{token}"
+    memory = torch.from_file(str(path), True, size, dtype=torch.uint8)
+    world.wait()
+    if world.local_rank == 0:
+        path.unlink(missing_ok=True)
+    return memory

@@ -16,17 +16,12 @@ import torch
 from clipalign._version import __version__
 from clipalign.build import objective, regulariser
 from clipalign.config import RunConfig, load_config
-from clipalign.errors import ConfigError, DataError, Interrupted, StorageError, UsageError
+from clipalign.errors import ConfigError, DataError, Interrupted, UsageError
 from clipalign.evals.card import run_card
 from clipalign.files import append_jsonl, atomic_write_text
 from clipalign.models.acceleration import accelerate
 from clipalign.models.export import export_model, open_clip_line
-from clipalign.models.feature_cache import (
-    feature_path,
-    read_features,
-    text_features,
-    write_features,
-)
+from clipalign.models.feature_cache import text_features
 from clipalign.models.linear_map import LinearMap
 from clipalign.models.load import default_device, load_model, open_clip_module
 from clipalign.models.loaded import LoadedModel
@@ -48,13 +43,14 @@ from clipalign.training.defaults import (
     default_lr,
     regulariser_weight,
 )
+from clipalign.training.distributed import World, join
 from clipalign.training.engine import Trainer
-from clipalign.training.losses import Data, Problem
+from clipalign.training.inputs import InputLoader
+from clipalign.training.losses import Problem, needs_whole
 from clipalign.training.optim import rate_scales
-from clipalign.training.reference import image_features
 from clipalign.training.rundir import RunDirectory
 from clipalign.training.signals import StopSignal
-from clipalign.training.streams import Stream, build_stream, decode_pixels
+from clipalign.training.streams import Stream
 from clipalign.training.tracking import Trackers
 
 
@@ -97,6 +93,8 @@ def train(
         clipalign.train(method="kto", task="typographic")
         clipalign.train("recipe.yaml", overrides=["train.epochs=1"], output="runs/mine")
 
+    Under torchrun the processes train as one: every process calls this with the same arguments.
+
     Args:
         config: a configuration, a YAML file, or None for the defaults.
         resume: a run directory to go on with; excludes everything but `device` and `reporter`.
@@ -112,10 +110,10 @@ def train(
         ConfigError: something in the configuration is wrong; nothing was written.
         DataError, ModelError: the preferences or the model cannot be used.
         RunError: the run directory is in use, damaged or not empty.
-        TrainingError: the first step's checks fail, or the loss is not finite.
+        TrainingError: the first step's checks fail, the loss is not finite, or another process of
+            this training is gone.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
-    say: Reporter = reporter or Silent()
     if resume is not None:
         if config is not None or overrides or any(v is not None for v in keys.values()):
             raise UsageError(
@@ -130,13 +128,18 @@ def train(
             else load_config(config, overrides, check_options=True, **keys)
         )
         run = None
-    _check(settings, default_device(device))
+    device = default_device(device)
+    _check(settings, device)
+    world = join(settings.train.peer_timeout)
+    say: Reporter = (reporter if world.first else None) or Silent()
     with StopSignal() as signal:
-        session = _Session(settings, default_device(device), say, signal)
+        session = _Session(settings, device, say, signal, world)
         session.prepare()
         if run is None:
-            run = RunDirectory.create(settings)
-        with run.lock():
+            run = world.from_first(lambda: RunDirectory.create(settings))
+        with contextlib.ExitStack() as held:
+            # the first process holds the run for all
+            world.from_first(lambda: held.enter_context(run.lock()))
             return session.run(run)
 
 
@@ -148,6 +151,7 @@ class _Session:
     device: str
     say: Reporter
     signal: StopSignal
+    world: World
 
     def prepare(self) -> None:
         """Objective, preferences, model, features: every refusal comes before a run exists."""
@@ -159,7 +163,7 @@ class _Session:
         )
         self.trackers = Trackers(config.trackers)
         self.trainable = parse_trainable(config.trainable)
-        _check_accumulation(config, self.objective)
+        _check_accumulation(config, self.objective, self.world)
         needs = _feedback_needed(self.objective)
         self.preferences = preferences_of(config, self.say, needs=needs)
         _check_feedback(self.preferences, config.method, needs)
@@ -171,10 +175,16 @@ class _Session:
         self.regulariser_texts = (
             None if regulariser_texts is None else text_features(self.model, regulariser_texts)
         )
-        self.data = self._data("train")
-        wants = config.train.validate_every and "validation" in self.preferences.splits
-        self.validation = self._data("validation") if wants else None
+        self.world.expect_same("model", self.model.sha256)
+        self.world.expect_same("preference set", self.preferences.content_sha256)
         self.part = apply_trainable(self.model, self.trainable, seed=config.seed)
+        wants = config.train.validate_every and "validation" in self.preferences.splits
+        loader = InputLoader(
+            self.part, self.preferences, 2 * config.train.batch_size, config.train.workers,
+            config.train.cache_trunk, self.say, self.world,
+        )  # fmt: skip
+        self.data, *validation = loader.load(["train", "validation"] if wants else ["train"])
+        self.validation = validation[0] if validation else None
         steps = config.train
         rate_scales(self.part, steps)
         accelerate(
@@ -183,6 +193,8 @@ class _Session:
             compile=steps.compile,
             channels_last=steps.channels_last,
         )
+        if steps.compile and self.part.trunk is not None:
+            self.part.trunk = self.part.trunk.compiled()
         self.total = steps.steps or steps.epochs * self.data.stream.steps_per_epoch(
             steps.batch_size
         )
@@ -195,11 +207,15 @@ class _Session:
         config = self.config
         trainer = self._trainer(_Callbacks(run, self.say, self.signal, self.trackers))
         newest = newest_checkpoint(run.checkpoints)
+        self.world.expect_same("checkpoint", newest.name if newest else "none")
         if newest is not None:
             trainer.restore(load_checkpoint(newest))
             self.say.note(f"Going on from step {trainer.step} of {trainer.total}.")
+        self.world.wait()
+        if not self.world.first:
+            return self._finish(run, trainer)
         run.truncate_metrics(trainer.step)
-        run.write_environment(_environment(self.model))
+        run.write_environment(_environment(self.model, self.world))
         atomic_write_text(run.manifest, self.preferences.manifest.dump())
         call_hook("run_started", run_dir=run.path, config=config)
         self.trackers.start(run.path, config.model_dump(mode="json"), trainer.step)
@@ -230,11 +246,13 @@ class _Session:
             finally:
                 self.signal.within_steps = False
         trainer.keep_final()
-        if self.part.weight is not None:
-            LinearMap(self.part.weight.detach()).save(
-                run.linear_map, model=config.model, model_sha256=self.model.sha256
-            )
-        export_model(self.part.merge(), run.model, card=run_card(run.path))
+        if self.world.first:
+            if self.part.weight is not None:
+                LinearMap(self.part.weight.detach()).save(
+                    run.linear_map, model=config.model, model_sha256=self.model.sha256
+                )
+            export_model(self.part.merge(), run.model, card=run_card(run.path))
+        self.world.wait()
         return TrainResult(
             run.path,
             trainer.step,
@@ -245,30 +263,6 @@ class _Session:
         )
 
     # --- Parts ----------------------------------------------------------------------------------
-
-    def _data(self, split: str) -> Data:
-        """Decode a split and give it the reference's features, from the cache where it can."""
-        stream = build_stream(self.preferences, split)
-        n, d = len(stream.paths), self.model.embed_dim
-        path = feature_path(self.model, "images", [self.preferences.content_sha256, split])
-        reference = read_features(path, n, d)
-        if reference is not None and self.trainable.kind == "head":
-            return Data(stream, reference, reference)
-        with self.say.progress(f"Decoding {split} images", n) as bar:
-            pixels = decode_pixels(
-                self.preferences, stream.paths, self.model.preprocess, self.model.image_size,
-                workers=self.config.train.workers, advance=bar.advance,
-            )  # fmt: skip
-        if reference is None:
-            with self.say.progress(f"Reference features of {split} images", n) as bar:
-                reference = image_features(
-                    self.model, pixels, 2 * self.config.train.batch_size, bar.advance
-                )
-            with contextlib.suppress(
-                StorageError
-            ):  # a cache that cannot be written is done without
-                write_features(path, reference)
-        return Data(stream, reference, reference if self.trainable.kind == "head" else pixels)
 
     def _trainer(self, callbacks: _Callbacks) -> Trainer:
         config, steps = self.config, self.config.train
@@ -284,7 +278,7 @@ class _Session:
         )  # fmt: skip
         return Trainer(
             problem, self.data, self.validation, steps, lr, self.total, config.seed, self.average,
-            callbacks,
+            callbacks, self.world,
         )  # fmt: skip
 
 
@@ -341,11 +335,17 @@ def _check(config: RunConfig, device: str) -> None:
         raise ConfigError(f"There is something wrong in the configuration:\n{lines}")
 
 
-def _check_accumulation(config: RunConfig, loss: Objective) -> None:
-    if config.train.accumulate > 1 and not loss.per_image:
+def _check_accumulation(config: RunConfig, loss: Objective, world: World) -> None:
+    accumulate = config.train.accumulate
+    if accumulate > 1 and not loss.per_image:
         raise ConfigError(
             f"The objective {config.method!r} compares images within a batch, so accumulating "
             "gradients would change it: set train.accumulate=1."
+        )
+    if accumulate > 1 and world.size > 1 and needs_whole(loss):
+        raise ConfigError(
+            f"The objective {config.method!r} keeps a state that every process must update with "
+            "the whole batch at once: set train.accumulate=1, or train with one process."
         )
 
 
@@ -372,7 +372,7 @@ def _has_regulariser_images(stream: Stream) -> bool:
     return bool(len(stream.spare)) or bool((stream.clean >= 0).any())
 
 
-def _environment(model: LoadedModel) -> dict[str, Any]:
+def _environment(model: LoadedModel, world: World) -> dict[str, Any]:
     """Versions and machine: what a reader needs to reproduce, and nothing of the environment."""
     device = model.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
@@ -384,5 +384,6 @@ def _environment(model: LoadedModel) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": f"{device.type} ({name})",
         "threads": torch.get_num_threads(),
+        "processes": world.size,
         "model_sha256": model.sha256,
     }

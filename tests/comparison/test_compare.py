@@ -53,7 +53,7 @@ def recipe(tiny: str, **changes: Any) -> dict[str, Any]:
         "base": {
             "model": tiny,
             "task": "typographic",
-            "dataset_options": {"views": 1},
+            "dataset_options": {"views": 1, "train_views": 1},
             "train": {"steps": 3, "batch_size": 4, "lr": 1e-3, "checkpoint_every_steps": 1},
         },
         "methods": {

@@ -12,6 +12,7 @@ from clipalign.errors import ClipAlignError, ConfigError, UsageError
 from clipalign.objectives import Objective, PolicyBatch
 from clipalign.objectives.weighted_sum import WeightedSum
 from clipalign.testing import judged_batch
+from clipalign.training.losses import needs_whole
 
 
 def test_it_is_the_sum_of_its_terms() -> None:
@@ -71,6 +72,26 @@ def test_its_state_is_that_of_its_terms() -> None:
     assert value == 1
     assert not both.per_image
     assert both.initial_value(batch) is None
+
+
+class Remembering(Counting):
+    """Has a state, though it sees an image at a time."""
+
+    per_image = True
+
+
+class Comparing(Objective):
+    """Compares the images of a batch, and keeps nothing."""
+
+    per_image = False
+
+
+@pytest.mark.parametrize("term", [Remembering, Comparing])
+def test_a_term_that_needs_the_whole_batch_makes_the_sum_need_it(term: type[Objective]) -> None:
+    assert not needs_whole(WeightedSum([(1.0, objective("dpo")), (1.0, objective("kto"))]))
+    assert needs_whole(WeightedSum([(1.0, objective("dpo")), (0.1, term())]))
+    nested = WeightedSum([(1.0, WeightedSum([(1.0, term())]))])
+    assert needs_whole(WeightedSum([(1.0, objective("dpo")), (1.0, nested)]))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -76,54 +77,61 @@ def tiny_model(tiny_model_dir: Path) -> Any:
     return load_model(f"local-dir:{tiny_model_dir}")
 
 
-@pytest.fixture
-def make_trainer(tiny_model: Any) -> Callable[..., Any]:
+def build_trainer(
+    tiny_model: Any,
+    method: Any = "dpo",
+    trainable: str = "image-encoder",
+    steps: int = 6,
+    weight: float = 1.0,
+    recorder: Recorder | None = None,
+    validation: bool = False,
+    rows: int = 12,
+    world: Any = None,
+    lr: float = 1e-2,
+    scope: Any = "all",
+    **config: Any,
+) -> Any:
     """A trainer of a copy of the tiny model on random attacked and clean images and 6 texts."""
     from clipalign.build import objective, regulariser
     from clipalign.config import TrainConfig
     from clipalign.models.acceleration import accelerate
     from clipalign.models.trainable import apply_trainable
     from clipalign.training.averaging import build_average
+    from clipalign.training.distributed import ALONE
     from clipalign.training.engine import Trainer
     from clipalign.training.losses import Data, Problem
     from clipalign.training.streams import Stream
 
-    def make(
-        method: str = "dpo",
-        trainable: str = "image-encoder",
-        steps: int = 6,
-        weight: float = 1.0,
-        recorder: Recorder | None = None,
-        validation: bool = False,
-        rows: int = 12,
-        **config: Any,
-    ) -> Any:
-        model = tiny_model.rebuilt(tiny_model.clip.state_dict())
-        model.precision = config.get("precision", "fp32")
-        texts = model.encode_text([f"a photo of a {w}." for w in WORDS])
-        generator = torch.Generator().manual_seed(1)
-        pixels = torch.randint(
-            0, 256, (2 * rows, 3, 32, 32), dtype=torch.uint8, generator=generator
-        )
-        with torch.no_grad():
-            reference = model.encode_image(pixels)
-        index = torch.arange(rows)
-        stream = Stream((), index, index % 6, (index + 1) % 6, index + rows, index[:0])
-        part = apply_trainable(model, trainable)
-        options = ("gradient_checkpointing", "compile", "channels_last")
-        accelerate(model, **{name: config[name] for name in options if name in config})
-        data = Data(stream, reference, reference if trainable == "head" else pixels)
-        problem = Problem(
-            part, objective(method), regulariser("forward-kl"), weight, 0.01, texts, texts
-        )
-        settings = TrainConfig(**{"batch_size": 4, "averaging": "none", "log_every": 1} | config)
-        average = build_average(settings.averaging, {}, part.named_parameters(), steps)
-        return Trainer(
-            problem, data, data if validation else None, settings, 1e-2, steps, 0, average,
-            recorder or Recorder(),
-        )  # fmt: skip
+    model = tiny_model.rebuilt(tiny_model.clip.state_dict())
+    model.precision = config.get("precision", "fp32")
+    texts = model.encode_text([f"a photo of a {w}." for w in WORDS])
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randint(0, 256, (2 * rows, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    with torch.no_grad():
+        reference = model.encode_image(pixels)
+    index = torch.arange(rows)
+    stream = Stream((), index, index % 6, (index + 1) % 6, index + rows, index[:0], scope)
+    part = apply_trainable(model, trainable)
+    options = ("gradient_checkpointing", "compile", "channels_last")
+    accelerate(model, **{name: config[name] for name in options if name in config})
+    data = Data(stream, reference, reference if trainable == "head" else pixels)
+    loss = objective(method) if isinstance(method, str) else method
+    problem = Problem(
+        part, loss, regulariser("forward-kl"), weight, 0.01, texts,
+        texts if scope == "all" else None,
+    )  # fmt: skip
+    settings = TrainConfig(**{"batch_size": 4, "averaging": "none", "log_every": 1} | config)
+    average = build_average(settings.averaging, {}, part.named_parameters(), steps)
+    return Trainer(
+        problem, data, data if validation else None, settings, lr, steps, 0, average,
+        recorder or Recorder(), world or ALONE,
+    )  # fmt: skip
 
-    return make
+
+@pytest.fixture
+def make_trainer(tiny_model: Any) -> Callable[..., Any]:
+    """`build_trainer` of the tiny model."""
+    return functools.partial(build_trainer, tiny_model)
 
 
 @pytest.fixture

@@ -91,3 +91,23 @@ def test_a_step_cut_into_parts_takes_the_same_way(make_trainer, scope):
         trainer.run()
         weights.append(torch.cat([p.detach().flatten() for p in trainer.parameters.values()]))
     torch.testing.assert_close(weights[0], weights[1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scope", ["batch", "row"])
+def test_the_parts_of_a_step_lose_together_what_the_whole_loses(make_trainer, scope):
+    trainer, step = scoped(make_trainer, scope, method="kto")
+    with torch.no_grad():  # away from the reference, where the regulariser is not 0
+        for p in trainer.parameters.values():
+            p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(3)))
+    whole = losses(trainer.problem, trainer.data, step)
+    assert whole.regulariser.max() > 1e-3
+    for size in (1, 2):  # of processes
+        pieces = [piece for rank in range(size) for piece in step.pieces(2, rank, size)]
+        assert [len(piece.rows) for piece in pieces] == [2, 1]
+        assert all(torch.equal(piece.texts, step.texts) for piece in pieces)
+        parts = [losses(trainer.problem, trainer.data, piece) for piece in pieces]
+        for name in ("preference", "regulariser"):
+            together = torch.cat([getattr(part, name) for part in parts])
+            torch.testing.assert_close(together, getattr(whole, name), atol=1e-5, rtol=1e-5)
+        total = sum(part.total(0.5, 3, 3) for part in parts)
+        torch.testing.assert_close(total, whole.total(0.5, 3, 3), atol=1e-5, rtol=1e-5)

@@ -145,6 +145,48 @@ def test_sigterm_saves_says_how_to_go_on_and_ends_with_130(
     assert clipalign.train(resume=output).steps == newest + 2
 
 
+def test_last_blocks_train_from_cached_activations_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    import clipalign
+    from clipalign.models.load import load_model
+    from clipalign.progress import Silent
+
+    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
+    said: list[str] = []
+
+    class Listener(Silent):
+        def note(self, text: str) -> None:
+            said.append(text)
+
+    def run(name: str, cached: bool) -> tuple[torch.Tensor, list[float]]:
+        """Image features of the trained model, and the losses on the way."""
+        clipalign.train(
+            overrides=[*COMMON, f"train.cache_trunk={str(cached).lower()}"],
+            trainable="last:1", output=tmp_path / name, reporter=Listener(),
+        )  # fmt: skip
+        model = load_model(f"local-dir:{tmp_path / name / 'model'}")
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randint(
+            0, 256, (8, 3, *model.image_size), dtype=torch.uint8, generator=generator
+        )
+        rows = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        with torch.no_grad():
+            return model.encode_image(pixels), [json.loads(row)["loss"] for row in rows]
+
+    first, again, without = run("first", True), run("again", True), run("without", False)
+    assert any("activations of the frozen blocks" in text for text in said)
+    assert sum("computed at every step" in text for text in said) == 1
+    # Weights may differ more where their gradient is nothing but rounding, which Adam magnifies:
+    # a bias of keys changes no attention.
+    assert (first[0] - without[0]).abs().max() <= 1e-4
+    assert first[1] == pytest.approx(without[1], abs=1e-4)
+    assert torch.equal(again[0], first[0])
+    assert again[1] == first[1]
+
+
 def test_head_training_writes_its_map_and_an_ordinary_model(tmp_path: Path) -> None:
     import torch
 

@@ -1,0 +1,186 @@
+"""What the caches and `prepare` bring, as ratios measured side by side.
+
+    CLIPALIGN_PHOTOS=… python -m pytest -m benchmark tests/benchmarks/test_throughput.py -s
+
+Processor time is compared where one thread does the work, so that a busy machine changes little;
+what several workers bring is measured by the clock, and needs two free cores.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(3600)]
+
+PHOTOS, BATCH = 600, 8
+
+
+@pytest.fixture
+def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of photographs by class; and a cache of this test's own."""
+    table = Path(os.environ.get("CLIPALIGN_PHOTOS", "")) / "caltech101" / "index.csv"
+    if not table.is_file():
+        pytest.skip("no real photographs: set CLIPALIGN_PHOTOS to a folder with caltech101")
+    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
+    with table.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    root = tmp_path / "photos"
+    for row in rows[:: max(1, len(rows) // PHOTOS)][:PHOTOS]:
+        folder = root / "test" / row["label"]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(table.parent / row["path"], folder / Path(row["path"]).name)
+    return root
+
+
+def seconds(work: Callable[[], object], clock: Callable[[], float] = time.process_time) -> float:
+    begun = clock()
+    work()
+    return clock() - begun
+
+
+def bare_prepare(root: Path) -> None:
+    """Decode, resize, and encode twice, as an attacked image and its clean partner are."""
+    for path in root.rglob("*.jpg"):
+        with Image.open(path) as image:
+            picture = image.convert("RGB")
+        picture.thumbnail((256, 256), Image.Resampling.LANCZOS)
+        for _ in range(2):
+            picture.save(io.BytesIO(), "JPEG", quality=95, subsampling=0)
+
+
+def test_prepare_beside_a_bare_loop(photographs: Path, tmp_path: Path) -> None:
+    from clipalign.tasks.prepare import prepare
+
+    def ours(name: str) -> Callable[[], object]:
+        return lambda: prepare("typographic", photographs, tmp_path / name, max_side=256)
+
+    seconds(ours("warm"))
+    ratios = []
+    for i in range(3):
+        bare = seconds(lambda: bare_prepare(photographs))
+        mine = seconds(ours(f"prefs{i}"))
+        ratios.append(bare / mine)
+    ratio = sorted(ratios)[1]
+    size = sum(p.stat().st_size for p in (tmp_path / "prefs0").rglob("*.jpg")) / (2 * PHOTOS)
+    print(
+        f"\nprepare: {ratio:.2f} of the bare loop's rate per core; {PHOTOS / mine:.0f} photographs "
+        f"a second of processor time, {size / 1000:.0f} kB a picture"
+    )
+    assert ratio >= 0.8
+
+
+def test_two_workers_prepare_faster(photographs: Path, tmp_path: Path) -> None:
+    """By the clock, on images enough that starting the workers does not count."""
+    from clipalign.tasks.prepare import prepare
+
+    def wall(name: str, workers: int) -> float:
+        return seconds(
+            lambda: prepare(
+                "typographic", photographs, tmp_path / name, workers=workers,
+                task_options={"attacks_per_image": 20},
+            ),
+            time.perf_counter,
+        )  # fmt: skip
+
+    ratio = wall("one", 1) / wall("two", 2)
+    print(f"\nprepare with 2 workers: {ratio:.2f} times the rate of 1")
+    assert ratio >= 1.7
+
+
+def test_last_4_from_cached_activations(tmp_path: Path) -> None:
+    """ViT-B-32 with random weights at 224, against full fine-tuning and against last:4 without."""
+    from clipalign.build import objective, regulariser
+    from clipalign.config import TrainConfig
+    from clipalign.models.load import load_model
+    from clipalign.models.trainable import apply_trainable
+    from clipalign.models.trunk import find_trunk
+    from clipalign.training.averaging import build_average
+    from clipalign.training.engine import Trainer
+    from clipalign.training.losses import Data, Problem
+    from clipalign.training.streams import Stream
+
+    class Quiet:
+        def logged(self, step: int, metrics: dict[str, float]) -> None: ...
+        def checkpoint(self, checkpoint: object) -> None: ...
+        def advanced(self, step: int, loss: float) -> None: ...
+        def warn(self, message: str) -> None: ...
+        def stop_requested(self) -> bool:
+            return False
+
+    model = load_model("random:ViT-B-32")
+    texts = model.encode_text([f"a photo of a thing {i}." for i in range(50)])
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (2 * BATCH, 3, 224, 224), dtype=torch.uint8, generator=generator)
+    with torch.no_grad():
+        reference = model.encode_image(pixels)
+    index = torch.arange(BATCH)
+    stream = Stream((), index, index, index + 1, index + BATCH, index[:0])
+
+    def trainer(trainable: str, cached: bool) -> Trainer:
+        fresh = model.rebuilt(model.clip.state_dict())
+        part = apply_trainable(fresh, trainable)
+        inputs = pixels
+        if cached:
+            part.trunk = find_trunk(fresh)
+            assert part.trunk is not None
+            assert part.trunk.blocks == 8
+            inputs = part.trunk.frozen(pixels)
+        problem = Problem(
+            part, objective("kto"), regulariser("forward-kl"), 1.0, 0.01, texts, texts
+        )
+        config = TrainConfig(batch_size=BATCH, averaging="bma")
+        average = build_average("bma", {}, part.named_parameters(), 1000)
+        data = Data(stream, reference, inputs)
+        return Trainer(problem, data, None, config, 1e-5, 1000, 0, average, Quiet())  # type: ignore[arg-type]
+
+    def step(t: Trainer) -> float:
+        def once() -> None:
+            t._step()
+            t.step += 1
+            t.average.update(t.parameters)
+
+        return seconds(once)
+
+    full, plain, cached = (
+        trainer(*how) for how in (("image-encoder", False), ("last:4", False), ("last:4", True))
+    )
+    times = [(step(full), step(plain), step(cached)) for _ in range(3)][1:]  # the first warms up
+    ratio, saved = (min(t[i] / t[2] for t in times) for i in (0, 1))
+    worst = max(
+        float((plain.parameters[k] - cached.parameters[k]).detach().abs().max())
+        for k in cached.parameters
+    )
+    print(
+        f"\nlast:4 from the cache: {ratio:.2f} times the pairs/s of full fine-tuning, {saved:.2f} "
+        f"of last:4 without it; weights differ by at most {worst:.1e}"
+    )
+    assert worst <= 1e-4
+    assert ratio >= 2.5
+
+
+def test_a_second_evaluation_reads_the_cache(photographs: Path) -> None:
+    from clipalign.evals.evaluate import evaluate
+    from clipalign.models.load import load_model
+
+    model = load_model("random:ViT-B-32")
+    _ = model.sha256  # which a second evaluation of a loaded model does not compute again
+
+    def once() -> object:
+        return evaluate(model, dataset=photographs, splits=["test"])
+
+    first = seconds(once, time.perf_counter)
+    second = min(seconds(once, time.perf_counter) for _ in range(2))
+    print(
+        f"\nsecond evaluation: {first / second:.0f} times as fast ({first:.1f} s, {second:.2f} s)"
+    )
+    assert first / second >= 50

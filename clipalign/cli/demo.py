@@ -68,7 +68,7 @@ class _Walk:
         keys: dict[str, Any] = {"task": task, "method": "kto"}
         if self.fast and task == "typographic":
             keys |= {
-                "dataset_options": {"train_views": 1},
+                "dataset_options": {"concepts": 25, "train_views": 1},
                 "train.steps": 3,
                 "train.batch_size": 16,
             }

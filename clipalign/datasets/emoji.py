@@ -193,6 +193,7 @@ class EmojiWorld:
     Args:
         views: pictures of each drawing in the tests.
         train_views: pictures of each drawing in train and validation.
+        concepts: how many of A, of B and of C there are, for a quick look; None for all.
         seed: of backgrounds, scales and places.
     """
 
@@ -207,14 +208,21 @@ class EmojiWorld:
         "test-unseen-style": "A",
     }
 
-    def __init__(self, views: int = 5, train_views: int = 2, seed: int = 0) -> None:
-        self.views, self.train_views, self.seed = views, train_views, seed
+    def __init__(
+        self, views: int = 5, train_views: int = 2, concepts: int | None = None, seed: int = 0
+    ) -> None:
+        if concepts is not None and concepts < 2:
+            raise DataError(f"concepts={concepts}: a choice needs at least two.")
+        self.views, self.train_views = views, train_views
+        self.concepts, self.seed = concepts, seed
         self.classnames = self.classnames_of("test")
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """sha256 of the table, the sheets and the options."""
-        digest = hashlib.sha256(f"{self.views} {self.train_views} {self.seed}".encode())
+        digest = hashlib.sha256(
+            f"{self.views} {self.train_views} {self.concepts} {self.seed}".encode()
+        )
         for path in sorted(DATA.glob("*.*")):
             digest.update(path.name.encode() + path.read_bytes())
         return digest.hexdigest()
@@ -251,9 +259,12 @@ class EmojiWorld:
             raise DataError(
                 f"The emoji world has no split {split!r}." + near_matches(split, self._SETS)
             )
-        sets = self._SETS[split]
-        more = more_concepts() if "C" in sets else frozenset()
-        return [e for e in emoji_table() if (e.everyday and e.everyday in sets) or e.index in more]
+        found = []
+        for name in self._SETS[split]:
+            more = more_concepts() if name == "C" else ()
+            of_set = [e for e in emoji_table() if e.everyday == name or e.index in more]
+            found += of_set[: self.concepts]
+        return sorted(found, key=lambda e: e.index)
 
     @staticmethod
     def _styles(emoji: Emoji, split: str) -> Sequence[str]:

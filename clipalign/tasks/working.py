@@ -89,6 +89,13 @@ class Workers:
             self._pool = ProcessPoolExecutor(
                 self._count, multiprocessing.get_context("spawn"), _begin, (recipe,)
             )
+            # all workers start with the first task; until `_begin` runs in them, a Ctrl-C that the
+            # terminal sends to everybody would end them with a traceback, so they inherit a mask
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                self._pool.submit(int)
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return self
 
     def __exit__(self, *_: object) -> None:

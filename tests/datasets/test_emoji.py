@@ -120,6 +120,17 @@ def test_the_fingerprint_covers_the_options():
     assert EmojiWorld().fingerprint in fingerprints
 
 
+def test_a_few_concepts_are_a_part_of_all():
+    few, world = EmojiWorld(concepts=3), EmojiWorld()
+    assert [len(few.classnames_of(split)) for split in few.splits()] == [6, 6, 3, 3, 3]
+    for split in few.splits():
+        keys = {e.key for e in few.examples(split)}
+        assert keys < {e.key for e in world.examples(split)}
+    assert few.fingerprint != world.fingerprint
+    with pytest.raises(DataError, match="needs at least two"):
+        EmojiWorld(concepts=1)
+
+
 def test_an_unknown_split_names_the_near_one(world):
     with pytest.raises(DataError, match=r"no split 'tests'\. Did you mean 'test'"):
         world.examples("tests")

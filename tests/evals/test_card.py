@@ -24,7 +24,7 @@ from clipalign.evals.results import (
 )
 from clipalign.evals.statistics import Interval
 
-SETTINGS = ["train.steps=1", "train.batch_size=4", "dataset_options.train_views=1"]
+SETTINGS = ["train.steps=1", "train.batch_size=4", "dataset_options={concepts: 10, train_views: 1}"]
 
 
 @pytest.fixture(scope="module")

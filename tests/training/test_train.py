@@ -21,7 +21,7 @@ STEPS = 8
 COMMON = [
     "train.steps=8",
     "train.batch_size=8",
-    "dataset_options.train_views=1",
+    "dataset_options={concepts: 20, train_views: 1}",
     "train.log_every=1",
 ]
 

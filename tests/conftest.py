@@ -13,7 +13,8 @@ import pytest
 
 from clipalign.plugins import reload_plugins
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# side by side, tests would ask for more threads than there are cores
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def test_validate_reports_everything_and_ends_with_3(command, tmp_path):
     done = command("config", "validate", "bad.yaml", "--json")
     assert done.returncode == 3
     message = json.loads(done.stdout)["error"]["message"]
-    assert "There is no objective 'kot'. Did you mean 'kto'?" in message
+    assert "There is no objective 'kot'. Did you mean 'kto'" in message
     assert "train.lrr: unknown key. Did you mean 'lr'?" in message
 
 

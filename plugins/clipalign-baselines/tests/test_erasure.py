@@ -13,6 +13,9 @@ from clipalign import ModelError, UsageError
 from clipalign.transforms.base import load_transform
 from clipalign.transforms.context import FitContext
 
+pytest.importorskip("concept_erasure", reason="the extra leace is not installed")
+pytest.importorskip("sklearn", reason="the extra clip-clip is not installed")
+
 TEXTS = ["a photo of a nurse.", "a photo of a farmer."]
 
 

@@ -39,6 +39,7 @@ _ADVICE = {
     errno.EIO: "the disk reported an input/output error. Check the disk or choose another place.",
     errno.EFBIG: "the file is larger than this file system or your limits allow. Choose another "
     "place.",
+    errno.EMFILE: "too many files are open. Raise the limit (ulimit -n), or use fewer workers.",
     errno.ENAMETOOLONG: "the name is too long for this file system. Choose a shorter one.",
     errno.ENOTDIR: "a part of this path is a file, not a directory. Choose another path.",
     errno.EEXIST: "a file is where a directory must be. Choose another path.",

@@ -92,6 +92,7 @@ def test_a_symbolic_link_is_written_through(tmp_path):
     ("code", "words"),
     [
         (errno.ENOSPC, "disk is full"),
+        (errno.EMFILE, "too many files are open"),
         (errno.EDQUOT, "quota"),
         (errno.EROFS, "read-only"),
         (errno.EACCES, "permission denied"),

@@ -98,8 +98,9 @@ def read_manifest(root: Path) -> Manifest:
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
+        why = f"it has no {MANIFEST}" if root.exists() else "there is no such file or directory"
         raise DataError(
-            f"{root} is not a preference set: it has no {MANIFEST}. `clipalign prepare` makes one."
+            f"{root} is not a preference set: {why}. `clipalign prepare` makes one."
         ) from None
     try:
         if len(content) > _MAX_BYTES:

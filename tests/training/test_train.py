@@ -214,7 +214,7 @@ def test_head_training_writes_its_map_and_an_ordinary_model(tmp_path: Path) -> N
         ({"model": "emoji-tinny"}, Exception, "emoji-tiny"),
         ({"train": {"early_stopping_patience": 2}}, ConfigError, "validate_every"),
         ({"train": {"averaging": "ema", "averaging_options": {"decoy": 1}}}, ConfigError, "decay"),
-        ({"data": "nowhere"}, DataError, "not a preference set"),
+        ({"data": "nowhere"}, DataError, "there is no such file or directory"),
         ({"trainable": "last:99"}, UsageError, "more blocks"),
     ],
 )

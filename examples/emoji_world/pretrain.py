@@ -4,17 +4,21 @@
     python examples/emoji_world/pretrain.py run --steps 9000 --cooldown 1500
     python examples/emoji_world/pretrain.py export              # → clipalign/models/emoji_tiny/
 
+    # another machine, where no checkpoint lies: go on from the weights that ship
+    python examples/emoji_world/pretrain.py run --from-shipped --steps 9000 --cooldown 1500
+
 The learning rate is constant after a warm-up and falls to zero over the last `--cooldown` steps, so
 that the length need not be known beforehand. A checkpoint is written every 250 steps; `run`
-continues from the newest. Every step draws its pictures from its own seed, so a resumed training
-sees what an undisturbed one would.
+continues from the newest, or from the weights that ship, with a new optimiser and its warm-up.
+Every step draws its pictures from its own seed, so a resumed training sees what an undisturbed one
+would.
 
 What it sees: pictures of drawings (half of them of the 200 everyday concepts, the web's skew),
 people (women and men of an occupation in the proportion of the labour statistics), and words on a
-third of all pictures, captioned mostly by the word, as the web is. Two in five of the others are
-covered in part, by a label without a word, a scribble or a patch, so that the model misses no
-drawing only because a note hides a corner of it. It never sees a held-out drawing, the style
-`emojitwo`, a test font, or a test background.
+third of all pictures, captioned mostly by the word, as the web is. Of the others a share
+(`--covered`) is covered in part, by a label without a word, a scribble or a patch, so that the
+model misses no drawing only because a note hides a corner of it. It never sees a held-out drawing,
+the style `emojitwo`, a test font, or a test background.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ import numpy as np
 import open_clip
 import torch
 from PIL import Image, ImageDraw
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -68,14 +73,14 @@ TEMPLATES = (
 )  # fmt: skip
 WORD_TEMPLATES = (*TEMPLATES, "the word {}.", "a sign that says {}.")
 ALL_STYLES = (*STYLES, *PRETRAINING_STYLES)
-COVERED = 0.4
-BATCH, PEAK, WARMUP = 256, 1e-3, 300
+BATCH, WARMUP = 256, 300
 
 
 class World:
     """Draws one captioned picture at a time, from concepts, people and words."""
 
-    def __init__(self) -> None:
+    def __init__(self, covered: float = 0.4) -> None:
+        self.covered = covered
         table = emoji_table()
         self.everyday = [e for e in table if e.everyday]
         self.things = [e for e in table if not e.gender and not e.everyday]
@@ -113,7 +118,7 @@ class World:
 
     def cover(self, image: Image.Image, rng: random.Random) -> Image.Image:
         """Hide a part of some pictures, by what the caption will not mention."""
-        if rng.random() >= COVERED:
+        if rng.random() >= self.covered:
             return image
         word, kind = rng.choice(self.rare), rng.random()
         if kind < 0.15:  # letters that spell nothing
@@ -243,30 +248,51 @@ def build(tokens: Tokens) -> nn.Module:
     return model
 
 
+def shipped(model: nn.Module, tokens: Tokens) -> int:
+    """Load the weights that ship; the step they were exported at."""
+    with safe_open(MODEL / "open_clip_model.safetensors", "pt") as file:
+        step = int(file.metadata()["step"])
+    weights = {k: v.float() for k, v in load_file(MODEL / "open_clip_model.safetensors").items()}
+    weights["token_embedding.weight"] = weights["token_embedding.weight"][tokens.used]
+    model.load_state_dict(weights)
+    return step
+
+
+def attacked(image: Image.Image, word: str, rng: random.Random, style: str, side: str):
+    """The picture with the word on it, or with the label that would bear the word (`blank`)."""
+    if style != "blank":
+        return draw_attack(image, word, rng, style=style, split=side)[0]
+    _, label = draw_attack(image, word, rng, style="note", split=side)
+    image = image.copy()
+    left, top, right, bottom = label.box
+    ImageDraw.Draw(image).rectangle((left, top, right - 1, bottom - 1), fill=label.around)
+    return image
+
+
 @torch.no_grad()
 def probe(model: nn.Module, tokens: Tokens) -> dict[str, float]:
-    """Zero-shot on the everyday concepts A, held-out drawings: clean, and with a note on them."""
+    """Zero-shot on the everyday concepts A: clean, under a blank label, and with a word on them."""
     model.eval()
     data = EmojiWorld(views=3)
     names, rng = data.classnames, random.Random(0)
     text = F.normalize(model.encode_text(tokens([f"a photo of a {n}." for n in names])), dim=-1)
     found = {}
     for split in ("validation", "test"):
-        examples = data.examples(split)
+        examples = [e for e in data.examples(split) if e.label in names]
         labels = torch.tensor([names.index(e.label) for e in examples])
         clean = [data.image(e) for e in examples]
         wrong = [rng.choice([n for n in names if n != e.label]) for e in examples]
         written = torch.tensor([names.index(w) for w in wrong])
         side = "test" if split == "test" else "train"
-        for style in (None, "note", "outlined"):
+        for style in (None, "blank", "note", "outlined"):
             shown = [
-                draw_attack(i, w, rng, style=style, split=side)[0] if style else i
+                attacked(i, w, rng, style, side) if style else i
                 for i, w in zip(clean, wrong, strict=True)
             ]
             feats = F.normalize(model.encode_image(pixels(shown)).float(), dim=-1)
             guess = (feats @ text.T).argmax(1)
             found[f"{split}/{style or 'clean'}"] = float((guess == labels).float().mean())
-            if style:
+            if style in ("note", "outlined"):
                 found[f"{split}/{style}/asr"] = float((guess == written).float().mean())
     model.train()
     return {k: round(v, 3) for k, v in found.items()}
@@ -274,28 +300,30 @@ def probe(model: nn.Module, tokens: Tokens) -> dict[str, float]:
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    world = World()
+    world = World(args.covered)
     tokens = Tokens(world)
     model = build(tokens)
     decay = [p for p in model.parameters() if p.ndim >= 2]
     rest = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=PEAK, betas=(0.9, 0.98), fused=True)
-    start, folder = 0, args.folder
+    optimiser = torch.optim.AdamW(groups, lr=args.peak, betas=(0.9, 0.98), fused=True)
+    start, begun, folder = 0, 0, args.folder
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / "state.pt"
     if state.exists():
         saved = torch.load(state, weights_only=True)
         model.load_state_dict(saved["model"])
         optimiser.load_state_dict(saved["optimiser"])
-        start = saved["step"]
+        start, begun = saved["step"], saved.get("begun", 0)
+    elif args.from_shipped:
+        start = begun = shipped(model, tokens)
     log = open(folder / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115
     ahead = ThreadPoolExecutor(1)  # draws the next batch while this one is learnt
     upcoming = ahead.submit(batch, world, start, start < args.easy)
     began = time.time()
     for step in range(start, args.steps):
-        left = args.steps - step
-        lr = PEAK * min(1, (step + 1) / WARMUP, left / args.cooldown if args.cooldown else 1)
+        fall = (args.steps - step) / args.cooldown if args.cooldown else 1
+        lr = args.peak * min(1, (step + 1 - begun) / WARMUP, fall)
         for group in optimiser.param_groups:
             group["lr"] = lr
         x, captions, shown, says = upcoming.result()
@@ -324,7 +352,7 @@ def run(args: argparse.Namespace) -> None:
             print(json.dumps(row), file=log, flush=True)
         if (step + 1) % 250 == 0 or step + 1 == args.steps:
             saved = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
-            torch.save(saved | {"step": step + 1}, folder / "state.tmp")
+            torch.save(saved | {"step": step + 1, "begun": begun}, folder / "state.tmp")
             os.replace(folder / "state.tmp", state)
 
 
@@ -356,6 +384,9 @@ if __name__ == "__main__":
     parser.add_argument(
         "--easy", type=int, default=1000, help="steps with large everyday words on labels"
     )
+    parser.add_argument("--peak", type=float, default=1e-3, help="learning rate after the warm-up")
+    parser.add_argument("--covered", type=float, default=0.4, help="share covered in part")
+    parser.add_argument("--from-shipped", action="store_true", help="go on from what ships")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=HERE / "pretraining")
     args = parser.parse_args()

@@ -1,0 +1,42 @@
+"""The short form: every case of the campaign holds, a few times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.campaign.cases import Case, all_cases
+from tests.campaign.commands import Zygote
+from tests.campaign.ledger import Ledger, table
+
+
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    with Zygote() as warm:
+        yield warm
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("campaign")
+
+
+@pytest.mark.parametrize("case", all_cases().values(), ids=lambda c: c.name)
+def test_holds(case: Case, zygote: Zygote, folder: Path) -> None:
+    ledger = Ledger(folder, seed=0)
+    for number in range(case.short):
+        row = ledger.try_once(case, number, zygote)
+        assert row["outcome"] == "held", row["note"]
+
+
+def test_the_table_counts_every_trial() -> None:
+    rows = [
+        {"case": "a", "inputs": 3, "outcome": "held"},
+        {"case": "a", "inputs": 2, "outcome": "lost"},
+        {"case": "b", "inputs": 1, "outcome": "held"},
+    ]
+    lines = table(rows).splitlines()
+    assert lines[2] == "| a | 2 | 5 | 1 | 1 | 0 | 0 | 0 |"
+    assert lines[-1] == "| **all** | 3 | 6 | 2 | 1 | 0 | 0 | 0 |"

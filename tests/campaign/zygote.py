@@ -1,0 +1,93 @@
+"""The process that commands are forked from; see `commands.py`. Speaks JSON lines."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import sys
+import time
+import traceback
+from typing import Any
+
+HEAVY = (
+    "numpy",
+    "torch",
+    "torchvision",
+    "open_clip",
+    "PIL.Image",
+    "yaml",
+    "rich.table",
+    "rich.progress",
+    "pydantic",
+    "safetensors.torch",
+    "clipalign.cli.app",
+)
+_ended: dict[int, int] = {}
+
+
+def child(asked: dict[str, Any]) -> None:
+    """Become `clipalign ARGV…`; never returns."""
+    os.setsid()
+    os.chdir(asked["cwd"])
+    os.environ.update(asked["env"])
+    for number, path in ((1, asked["out"]), (2, asked["err"])):
+        os.dup2(os.open(path, os.O_WRONLY), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for name, value in asked["limits"].items():
+        resource.setrlimit(getattr(resource, name), (value, value))
+    code = 1
+    try:
+        from clipalign.cli.app import main
+
+        sys.argv = ["clipalign", *asked["argv"]]
+        main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(bool(end.code))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def wait(pid: int, timeout: float) -> int | None:
+    """The exit code of `pid`, or None when it goes on after `timeout` seconds."""
+    until = time.monotonic() + timeout
+    while pid not in _ended:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            _ended[pid] = os.waitstatus_to_exitcode(status)
+        elif time.monotonic() >= until:
+            return None
+        else:
+            time.sleep(0.002)
+    return _ended[pid]
+
+
+def serve() -> None:
+    """Answer requests until there are no more."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what an import prints is no answer
+    for name in HEAVY:
+        importlib.import_module(name)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if "argv" in asked:
+            pid = os.fork()
+            if pid == 0:
+                child(asked)
+            answer = {"pid": pid}
+        else:
+            answer = {"code": wait(asked["wait"], asked["timeout"])}
+            if not asked.get("keep"):
+                _ended.pop(asked["wait"], None)
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    serve()

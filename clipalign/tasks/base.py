@@ -23,6 +23,9 @@ Scope: TypeAlias = Literal["all", "batch", "row"]
 then takes those of the batch, unless it has texts of its own.
 """
 
+SHOWS, COUNTERPART = "regulariser_shows", "regulariser_counterpart"
+"""Names of the columns of a row that training reads; see `PreparedRow.columns`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
@@ -52,7 +55,10 @@ class PreparedRow:
         chosen: the preferred text; None where there is none.
         rejected: the dispreferred text; None where there is none. A row with neither is an image
             that only the regulariser sees.
-        columns: further columns of text: the same names in every row of the task.
+        columns: further columns of text: the same names in every row of the task. Two of them
+            mean something to training. SHOWS names what the image shows, and COUNTERPART what the
+            images show that it is to be like: the regulariser then holds the clean image to what
+            the reference says of such an image, and not of itself.
     """
 
     image: Image.Image

@@ -20,7 +20,7 @@ from clipalign.datasets.base import Dataset, Example
 from clipalign.datasets.locate import load_dataset
 from clipalign.errors import ConfigError, DataError
 from clipalign.files import sha256_bytes
-from clipalign.tasks.base import Candidates, PreparedRow
+from clipalign.tasks.base import COUNTERPART, SHOWS, Candidates, PreparedRow
 from clipalign.tasks.concepts import file as concept_file
 from clipalign.tasks.concepts.file import concept_path, load_concept
 from clipalign.tasks.concepts.source import ConceptSource
@@ -34,9 +34,16 @@ class ConceptTask:
     """Flips a concept in the captions of images, and holds everything else still.
 
     Of an image, the caption with another value is chosen and the one with its own is rejected;
-    templates and activity are the same. The candidates are the captions of all values and all
-    activities. The regulariser sees the same images, and those of a second dataset, with the
-    captions that say no value and the prompts of the second dataset's classes.
+    templates and activity are the same. In a share of the rows that activity is not the image's:
+    what is learned is then the concept's direction in all captions, and not only in those that fit
+    an image, so that at neutral a search is more even. The candidates are the captions of all
+    values and all activities.
+
+    The regulariser sees the same images, and those of a second dataset, with the captions that say
+    no value and the prompts of the second dataset's classes. What the reference says of a woman who
+    is a police officer, of all occupations, is itself not what it says of a man who is one. So the
+    image of one value is held to what the reference says of images of the other: turned to neutral,
+    the occupation's bias goes with the gender.
     """
 
     name = "concept"
@@ -55,6 +62,18 @@ class ConceptTask:
         )
         balance: bool = Field(
             True, description="Use as many images of every value, within every activity."
+        )
+        other_activities: float = Field(
+            0.5,
+            ge=0,
+            le=1,
+            description="Share of the rows whose captions say an activity that is drawn from all "
+            "of them, instead of the image's own.",
+        )
+        counterparts: bool = Field(
+            True,
+            description="Hold the neutral captions of an image to what the reference says of "
+            "images of the same activity that show the other value, and not of the image itself.",
         )
         keep: str | None = Field(
             "auto",
@@ -152,16 +171,25 @@ class ConceptTask:
         """
         source = self._source(dataset)
         if source.is_kept(example):
-            yield PreparedRow(image, None, None, None)
+            yield PreparedRow(image, None, None, None, dict.fromkeys((SHOWS, COUNTERPART), ""))
             return
         shown = source.read(example)
         flipped = rng.choice(self.concept.others(shown.value))
+        if rng.random() < self.options.other_activities:
+            said = rng.choice(source.readings)
+        else:
+            said = shown
         gives_way = source.keep is not None and rng.random() < self.options.keep_share
+        like = flipped if self.options.counterparts else ""
         yield PreparedRow(
             image,
             None if gives_way or self._held(source) is None else image,
-            self.concept.caption(flipped, shown.activity, shown.noun),
-            self.concept.caption(shown.value, shown.activity, shown.noun),
+            self.concept.caption(flipped, said.activity, said.noun),
+            self.concept.caption(shown.value, said.activity, said.noun),
+            {
+                SHOWS: f"{shown.value} {shown.activity}".strip(),
+                COUNTERPART: f"{like} {shown.activity}".strip() if like else "",
+            },
         )
 
     def _source(self, dataset: Dataset) -> ConceptSource:

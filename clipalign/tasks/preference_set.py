@@ -54,7 +54,8 @@ class PreferenceRow:
         label: class name, or None.
         key: of the example that the row was made of.
         group: rows that share a group are not independent.
-        columns: whatever else the row says (attack_text, style, …).
+        columns: whatever else the row says (attack_text, style, …); `PreparedRow.columns` tells of
+            two that training reads.
     """
 
     folder: Path

@@ -16,6 +16,7 @@ from clipalign.models.trainable import Trainable
 _LR = {"image-encoder": 1e-5, "last": 1e-5, "lora": 1e-4, "head": 1e-3}
 _EMBEDDED_LR = {"image-encoder": 4e-4, "last": 4e-4, "lora": 1e-3, "head": 1e-2}
 _REGULARISER_WEIGHT = {"dpo": 0.1, "ipo": 10.0, "kto": 0.4, "rlhf": 0.3, "cross-entropy": 0.3}
+_HEAD_SHARE = 0.5  # of λ: one map for all images bends less than a tower does
 SANE_LR = 1e-3  # above it a full fine-tuning has never been seen to keep what CLIP knows
 
 
@@ -33,10 +34,11 @@ def default_regulariser_weight(method: str) -> float:
 def regulariser_weight(config: RunConfig) -> float:
     """λ of a run: as configured, or the method's default.
 
-    Of a weighted sum it is the sum of the terms' defaults, weighted as they are: each brings its
+    A head takes half of it. Of a weighted sum it is the sum of the terms' defaults, weighted as they are: each brings its
     share.
     """
     if config.regulariser_weight is not None:
         return config.regulariser_weight
     terms = [term(item) for item in config.objective or [config.method]]
-    return sum(weight * default_regulariser_weight(name) for weight, name, _ in terms)
+    share = _HEAD_SHARE if config.trainable == "head" else 1.0
+    return share * sum(weight * default_regulariser_weight(name) for weight, name, _ in terms)

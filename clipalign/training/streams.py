@@ -22,7 +22,7 @@ from torch import Tensor
 
 from clipalign.errors import DataError
 from clipalign.models.preprocess import Preprocess
-from clipalign.tasks.base import Scope
+from clipalign.tasks.base import COUNTERPART, SHOWS, Scope
 from clipalign.tasks.preference_set import PreferenceRow, PreferenceSet
 from clipalign.training.distributed import ALONE, World
 
@@ -37,12 +37,15 @@ class Step:
     Attributes:
         rows: [B] preference rows.
         regularised: [R] images of D_reg, as indices into the split's images.
+        held_to: [R] images, likewise: the policy is held to what the reference says of these. The
+            same as `regularised`, but for rows that have a counterpart.
         texts: [K] the texts that the rows speak of, as indices into the candidates, ascending; None
             where all candidates are meant. Of the whole step, also when it is cut into parts.
     """
 
     rows: Tensor
     regularised: Tensor
+    held_to: Tensor
     texts: Tensor | None = None
 
     def __len__(self) -> int:
@@ -54,10 +57,10 @@ class Step:
         The pieces of all processes in the order of ranks are the step; some may be empty. Each
         keeps the texts of the whole step. `count` is a multiple of `size`.
         """
-        rows, regularised = self.rows.tensor_split(count), self.regularised.tensor_split(count)
+        cut = [t.tensor_split(count) for t in (self.rows, self.regularised, self.held_to)]
         each = count // size
         own = range(rank * each, (rank + 1) * each)
-        return [Step(rows[i], regularised[i], self.texts) for i in own]
+        return [Step(*(pieces[i] for pieces in cut), self.texts) for i in own]
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,9 @@ class Stream:
         clean: [P] the row's clean image, index into N, −1 where there is none.
         spare: [S] images that only the regulariser sees, indices into N.
         scope: which of the candidates an image chooses among.
+        counterpart: [P] of each row, which of `groups` its clean image is held to, −1 for itself;
+            None where all are held to themselves.
+        groups: of images, indices into N: all that show one thing.
     """
 
     paths: tuple[Path, ...]
@@ -81,6 +87,8 @@ class Stream:
     clean: Tensor
     spare: Tensor
     scope: Scope = "all"
+    counterpart: Tensor | None = None
+    groups: tuple[Tensor, ...] = ()
 
     def __len__(self) -> int:
         return len(self.image)
@@ -93,17 +101,33 @@ class Stream:
         """The rows of optimiser step `number` (from 0).
 
         D_reg takes the clean partners of the rows; rows without one are made up for by spare
-        images, in an order of their own.
+        images, in an order of their own. A partner is held to what the reference says of itself,
+        or of an image that is drawn anew from its row's counterparts.
         """
         epoch, place = divmod(number, self.steps_per_epoch(batch_size))
         rows = _order(len(self), seed, epoch, 0)[place * batch_size : (place + 1) * batch_size]
-        partners = self.clean[rows]
-        partners = partners[partners >= 0]
+        with_partner = rows[self.clean[rows] >= 0]
+        partners = self.clean[with_partner]
+        held_to = self._held_to(with_partner, partners, seed, number)
         missing = len(rows) - len(partners)
         if missing and len(self.spare):
             turns = range(number * batch_size, number * batch_size + missing)
-            partners = torch.cat([partners, torch.stack([self._spare(t, seed) for t in turns])])
-        return Step(rows, partners, None if self.scope == "all" else self._texts(rows))
+            spare = torch.stack([self._spare(t, seed) for t in turns])
+            partners, held_to = torch.cat([partners, spare]), torch.cat([held_to, spare])
+        return Step(rows, partners, held_to, None if self.scope == "all" else self._texts(rows))
+
+    def _held_to(self, rows: Tensor, partners: Tensor, seed: int, number: int) -> Tensor:
+        """[R] the partners themselves, or one drawn from the group that the row is held to."""
+        if self.counterpart is None:
+            return partners
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + number) * 2 + 1)
+        at = torch.rand(len(rows), generator=generator).tolist()
+        group: list[int] = self.counterpart[rows].tolist()
+        drawn = [
+            partner if g < 0 else int(self.groups[g][int(u * len(self.groups[g]))])
+            for g, u, partner in zip(group, at, partners.tolist(), strict=True)
+        ]
+        return torch.tensor(drawn, dtype=torch.int64)
 
     def _texts(self, rows: Tensor) -> Tensor:
         texts = torch.cat([self.chosen[rows], self.rejected[rows]])
@@ -158,7 +182,33 @@ def build_stream(preferences: PreferenceSet, split: str) -> Stream:
     spare = [index(r.image) for r in rows if r.chosen is None and r.rejected is None]
     image, chosen, rejected, clean = torch.tensor(columns, dtype=torch.int64).unbind(1)
     unseen = torch.tensor(spare, dtype=torch.int64)
-    return Stream(tuple(number), image, chosen, rejected, clean, unseen, preferences.scope)
+    counterpart, groups = _counterparts(judged, clean.tolist())
+    return Stream(
+        tuple(number),
+        image,
+        chosen,
+        rejected,
+        clean,
+        unseen,
+        preferences.scope,
+        counterpart,
+        groups,
+    )
+
+
+def _counterparts(
+    rows: Sequence[PreferenceRow], clean: Sequence[int]
+) -> tuple[Tensor | None, tuple[Tensor, ...]]:
+    """Of each row the group that it is held to, and the groups; a group without images is none."""
+    members: dict[str, list[int]] = {}
+    for row, image in zip(rows, clean, strict=True):
+        if image >= 0 and (shown := row.columns.get(SHOWS)):
+            members.setdefault(shown, []).append(image)
+    place = {shown: i for i, shown in enumerate(members)}
+    held = torch.tensor([place.get(row.columns.get(COUNTERPART, ""), -1) for row in rows])
+    if not bool((held >= 0).any()):
+        return None, ()
+    return held, tuple(torch.tensor(images) for images in members.values())
 
 
 class StreamedPixels:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import random
 import re
+import statistics
 from collections import Counter
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from clipalign.errors import DataError, UsageError
 from clipalign.options import component
 from clipalign.plugins import registry
 from clipalign.progress import Silent
-from clipalign.tasks.base import Task
+from clipalign.tasks.base import COUNTERPART, SHOWS, Task
 from clipalign.tasks.concept import GenderTask
 from clipalign.tasks.concepts.balance import Reading, balanced
 from clipalign.tasks.prepare import prepare
@@ -171,6 +172,41 @@ def test_everything_else_is_held_still_in_half_of_what_the_regulariser_sees(emoj
     assert not unseen & {e.label for e, _ in kept}
 
 
+@pytest.mark.parametrize(("share", "expected"), [(0, 0.0), (0.5, 0.5), (1, 1.0)])
+def test_a_share_of_the_rows_speaks_of_another_activity(share, expected):
+    task = GenderTask(other_activities=share, keep=None)
+    source = task.source(EmojiPeople())
+    others = []
+    for example, row in rows_of(task, source):
+        shown = source.read(example)
+        own = task.concept.caption(shown.value, shown.activity, shown.noun)
+        others.append(row.rejected != own)
+        says = task.concept.caption
+        (flipped,) = task.concept.others(shown.value)
+        # the two captions say the same activity, whichever it is
+        assert any(
+            row.chosen == says(flipped, r.activity, r.noun)
+            and row.rejected == says(shown.value, r.activity, r.noun)
+            for r in source.readings
+        )
+    # one activity in 66 is drawn again
+    assert statistics.mean(others) == pytest.approx(expected, abs=0.04)
+
+
+def test_an_image_is_to_be_like_those_of_the_same_activity_with_the_value_it_prefers(emoji):
+    task, source = emoji
+    for example, row in rows_of(task, source):
+        if row.chosen is None:
+            assert set(row.columns.values()) == {""}
+            continue
+        shown = source.read(example)
+        (other,) = task.concept.others(shown.value)
+        assert row.columns[SHOWS] == f"{shown.value} {shown.activity}"
+        assert row.columns[COUNTERPART] == f"{other} {shown.activity}"
+    for _, row in rows_of(GenderTask(counterparts=False), source):
+        assert row.columns[COUNTERPART] == ""
+
+
 def test_without_kept_images_every_person_is_its_own_partner():
     task = GenderTask(keep=None)
     source = task.source(EmojiPeople())
@@ -212,6 +248,7 @@ def test_a_table_of_photographs_with_activities(photographs, tmp_path):
         "gender",
         photographs(("gender", "activity"), *rows),
         tmp_path / "prefs",
+        task_options={"other_activities": 0},
         dataset_options={"label_column": None},
     )
     assert [(row.chosen, row.rejected) for row in made.rows("train")] == [

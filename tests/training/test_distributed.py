@@ -257,7 +257,7 @@ def test_an_objective_with_a_state_and_pieces_is_refused_under_many(monkeypatch)
 
 
 def test_pieces_keep_the_order_and_the_tree_its_shape() -> None:
-    step = Step(torch.arange(7), torch.arange(3))
+    step = Step(torch.arange(7), torch.arange(3), torch.arange(3))
     own = [piece for rank in range(4) for piece in step.pieces(8, rank, 4)]
     assert torch.cat([p.rows for p in own]).tolist() == list(range(7))
     assert torch.cat([p.regularised for p in own]).tolist() == [0, 1, 2]

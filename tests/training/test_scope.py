@@ -20,7 +20,7 @@ def scoped(make_trainer, scope, **options):
     trainer.data = dataclasses.replace(trainer.data, stream=stream)
     trainer.problem = dataclasses.replace(trainer.problem, regulariser_texts=None)
     texts = None if scope == "all" else stream._texts(ROWS)
-    return trainer, Step(ROWS, ROWS + 12, texts)
+    return trainer, Step(ROWS, ROWS + 12, ROWS + 12, texts)
 
 
 def logits(trainer):
@@ -60,7 +60,7 @@ def test_a_missing_text_stays_missing(make_trainer):
     rejected[1] = -1
     stream = dataclasses.replace(stream, rejected=rejected)
     trainer.data = dataclasses.replace(trainer.data, stream=stream)
-    step = Step(ROWS, ROWS + 12, stream._texts(ROWS))
+    step = Step(ROWS, ROWS + 12, ROWS + 12, stream._texts(ROWS))
     assert step.texts.tolist() == [0, 1, 4, 5]
     batch = losses(trainer.problem, trainer.data, step).batch
     assert batch.rejected.tolist() == [3, -1, 0]

@@ -34,8 +34,8 @@ def default_regulariser_weight(method: str) -> float:
 def regulariser_weight(config: RunConfig) -> float:
     """λ of a run: as configured, or the method's default.
 
-    A head takes half of it. Of a weighted sum it is the sum of the terms' defaults, weighted as they are: each brings its
-    share.
+    A head takes half of it. Of a weighted sum it is the sum of the terms' defaults, weighted as
+    they are: each brings its share.
     """
     if config.regulariser_weight is not None:
         return config.regulariser_weight

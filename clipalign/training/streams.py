@@ -57,10 +57,11 @@ class Step:
         The pieces of all processes in the order of ranks are the step; some may be empty. Each
         keeps the texts of the whole step. `count` is a multiple of `size`.
         """
-        cut = [t.tensor_split(count) for t in (self.rows, self.regularised, self.held_to)]
+        rows, regularised = self.rows.tensor_split(count), self.regularised.tensor_split(count)
+        held_to = self.held_to.tensor_split(count)
         each = count // size
         own = range(rank * each, (rank + 1) * each)
-        return [Step(*(pieces[i] for pieces in cut), self.texts) for i in own]
+        return [Step(rows[i], regularised[i], held_to[i], self.texts) for i in own]
 
 
 @dataclass(frozen=True)

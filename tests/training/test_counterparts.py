@@ -1,4 +1,4 @@
-"""Rows may be held to what the reference says of other images: those that show their counterpart."""
+"""Rows may be held to what the reference says of other images, which show their counterpart."""
 
 from __future__ import annotations
 

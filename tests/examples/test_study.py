@@ -29,6 +29,8 @@ def test_there_are_recipes():
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_every_recipe_plans(path, tmp_path, monkeypatch, capsys):
+    if path.stem.startswith("rivals"):
+        pytest.importorskip("clipalign_baselines")
     monkeypatch.chdir(tmp_path)
     assert run_command(["compare", str(path), "--dry-run"]) == 0
     assert "missing" in capsys.readouterr().out

@@ -36,7 +36,7 @@ from typer.main import get_command
 
 from clipalign._version import __version__
 from clipalign.cli import console
-from clipalign.errors import ClipAlignError, PluginError, StorageError, near_matches
+from clipalign.errors import ClipAlignError, Interrupted, PluginError, StorageError, near_matches
 from clipalign.plugins import PluginWarning, blamed, registry
 
 if TYPE_CHECKING:
@@ -80,6 +80,15 @@ class LazyGroup(TyperGroup):
         if args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
             ctx.fail(f"There is no command {args[0]!r}.{near_matches(args[0], known)}")
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Context) -> Any:
+        """Run the command; of an interruption in a plugin's code, say where it was."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            if (plugin := blamed(error)) is None:
+                raise
+            raise Interrupted(f"Interrupted. {plugin}") from error
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write the section that lists commands."""
@@ -215,10 +224,8 @@ def run(arguments: Sequence[str]) -> int:
             return _fail("UsageError", error.format_message(), error.exit_code, as_json)
         error.show()
         return error.exit_code
-    except (KeyboardInterrupt, typer.Abort) as error:
-        where = blamed(error)
-        words = "Interrupted." if where is None else f"Interrupted. {where}"
-        return _fail("Interrupted", words, 130, as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("Interrupted", "Interrupted.", 130, as_json)
     except BrokenPipeError:
         # The reader has gone; nothing may be written when Python closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -267,9 +274,7 @@ def _is_builtin(arguments: Sequence[str]) -> bool:
     commands = registry("commands")
     names = [a for a in arguments if not a.startswith("-")]
     return not (
-        names
-        and names[0] in commands.names()
-        and commands.entry(names[0]).package != "clipalign"
+        names and names[0] in commands.names() and commands.entry(names[0]).package != "clipalign"
     )
 
 

@@ -282,9 +282,11 @@ def tree_sum(parts: Sequence[Tensor]) -> Tensor:
 
 def exact_elsewhere(pieces: int, processes: int) -> list[int]:
     """On which numbers of processes a run of so many pieces and processes gives the same bits."""
-    if not _power_of_two(pieces // processes):
+    if processes > 1 and not _power_of_two(pieces // processes):
         return [processes]
-    return [n for n in range(1, pieces + 1) if not pieces % n and _power_of_two(pieces // n)]
+    # one process adds along the whole tree, whatever its shape
+    shares = [n for n in range(1, pieces + 1) if not pieces % n]
+    return [n for n in shares if n == 1 or _power_of_two(pieces // n)]
 
 
 def _power_of_two(n: int) -> bool:

@@ -168,7 +168,8 @@ def _regularisers() -> Iterator[Fault]:
         ("gives nan", "return policy.sum(1) * float('nan')", 8),
         ("changes its input", "reference.zero_(); return policy.sum(1)", 4),
     ):
-        cls = f"class Bad(clipalign.Regulariser):\n    def forward(self, policy, reference):\n{' ' * 8}{body}\n"
+        cls = "class Bad(clipalign.Regulariser):\n    def forward(self, policy, reference):\n"
+        cls += f"        {body}\n"
         command = ("train", "--regulariser=bad")
         yield Fault(f"regulariser {name}", _source("regularisers", cls), command, code)
 

@@ -27,6 +27,7 @@ directory, code run that should not be, or text that acts in a terminal, a page 
 MODULES = (
     "tests.campaign.smoke",
     "tests.campaign.plugins",
+    "tests.campaign.network",
     "tests.campaign.sameness",
 )
 

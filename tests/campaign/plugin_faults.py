@@ -306,7 +306,6 @@ def _others() -> Iterator[Fault]:
             yield Fault(f"command {name}", source, ("bad",), code, words)
     for name, body in {
         "is a number": "Bad = 5",
-        "has strange options": "def Bad(x: torch.Tensor): pass",
         "has no command": "import typer\nBad = typer.Typer()",
         "is absent": "",
     }.items():

@@ -135,7 +135,7 @@ def try_target(trial: Trial, fault: Fault) -> None:
     site = Site(trial)
     site.install("clipalign-bad", fault.source)
     run = str(site.undisturbed / "run")
-    arguments = [a.format(run=run) for a in fault.command]
+    arguments = [a.replace("{run}", run) for a in fault.command]
     if arguments[0] == "train":
         arguments = [*TRAIN, *arguments[1:], "-o", "out"]
     done = trial.run(*arguments, env=site.env, check=False)

@@ -1,8 +1,7 @@
-"""The same bytes again: from a run's configuration alone, from any folder, by any number of hands."""
+"""The same bytes again: of a configuration alone, from any folder, by any number of workers."""
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +83,16 @@ def _nothing(trial: Trial, folder: Path) -> None:
 
 
 SUM = "--set=objective=[{dpo: {weight: 0.7, beta: 0.2}}, {kto: {weight: 0.3}}]"
+CONCEPT = (
+    *("--task=concept", "--set=task_options={concept: mine.yaml}", "--dataset=emoji-people"),
+    *(PEOPLE, "--trainable=head"),
+)
+EVERYTHING = (
+    *(EMOJI, "--method=dpo", "--set=method_options.beta=0.3", "--regulariser=js"),
+    *("--set=train.accumulate=2", "--set=train.optimizer=adamax", "--averaging=none"),
+    *("--set=train.validate_every=1", "--set=train.early_stopping_patience=1"),
+    *("--set=train.layer_decay=0.7", "--set=train.workers=1", "--regulariser-weight=0.4"),
+)
 RUNS: dict[str, tuple[Prepare, tuple[str, ...]]] = {
     "photos, head": (_photos, ("--dataset", "photos", "--trainable=head")),
     "a sum": (_nothing, (EMOJI, "--trainable=head", SUM)),
@@ -97,11 +106,7 @@ RUNS: dict[str, tuple[Prepare, tuple[str, ...]]] = {
     "a local model": (_model, ("--model", "local-dir:first/model", EMOJI, "--trainable=head")),
     "a run as model": (_model, ("--model", "first", EMOJI, "--trainable=last:1")),
     "a recipe": (_recipe, ("--config", "recipe.yaml", "--lr=0.002", "--seed=7")),
-    "a concept file": (
-        _concept,
-        ("--task=concept", "--set=task_options={concept: mine.yaml}", "--dataset=emoji-people")
-        + (PEOPLE, "--trainable=head"),
-    ),
+    "a concept file": (_concept, CONCEPT),
     "gender, image encoder": (_nothing, ("--task=gender", PEOPLE, "--trainable=image-encoder")),
     "a table, lora": (_table, ("--task=preferences", "--data", "my.csv", "--trainable=lora:1")),
     "images by options": (
@@ -109,13 +114,7 @@ RUNS: dict[str, tuple[Prepare, tuple[str, ...]]] = {
         ("--dataset=folder", "--set=dataset_options={root: photos}", "--trainable=head"),
     ),
     "images by name and path": (_photos, ("--dataset=folder:photos", "--trainable=head")),
-    "everything set": (
-        _nothing,
-        (EMOJI, "--method=dpo", "--set=method_options.beta=0.3", "--regulariser=js")
-        + ("--set=train.accumulate=2", "--set=train.optimizer=adamax", "--averaging=none")
-        + ("--set=train.validate_every=1", "--set=train.early_stopping_patience=1")
-        + ("--set=train.layer_decay=0.7", "--set=train.workers=1", "--regulariser-weight=0.4"),
-    ),
+    "everything set": (_nothing, EVERYTHING),
 }
 
 
@@ -145,7 +144,6 @@ def again(trial: Trial, name: str) -> None:
     here.mkdir()
     elsewhere.mkdir(parents=True)
     env = {"CLIPALIGN_CACHE": str(trial.shared / "cache")}
-    os.environ.pop("CLIPALIGN_PLUGINS", None)
     prepare(trial, here)
     lines = [
         (here, ("train", *STEPS, *options, "-o", "run")),
@@ -170,7 +168,6 @@ def preference_set(trial: Trial) -> None:
     photos(trial.folder / "photos")
     form = ("imagefolder", "webdataset")[trial.number % 2]
     common = ("prepare", "typographic", "--dataset", "photos", "--format", form)
-    common += ("--set", f"train_views={1 + trial.number % 3}") if False else ()
 
     def prepared(name: str, *more: str) -> Path:
         done = trial.run(*common, *more, "-o", name, timeout=120)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 GROUP = "clipalign"
 ENVIRONMENT = "CLIPALIGN_PLUGINS"
 _LONGEST = 500  # characters of somebody else's message
+_IN_URL = re.compile(r"://[^/\s@]+@")  # a user's name and password
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -278,7 +279,7 @@ def _normal(name: str) -> str:
 def words(error: BaseException) -> str:
     """An exception in one line of bounded length."""
     try:
-        text = " ".join(str(error).split())
+        text = _IN_URL.sub("://…@", " ".join(str(error).split()))
     except Exception as another:
         text = f"(its message cannot be read: {type(another).__name__})"
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

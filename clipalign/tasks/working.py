@@ -14,7 +14,7 @@ import random
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -171,8 +171,7 @@ def _work(recipe: Recipe, split: str, number: int, example: Example) -> Outcome:
         image = recipe.dataset.image(example)
         _check_image(image, recipe.dataset)
         image = shrink(image, recipe.max_side)
-        rows = list(recipe.task.rows(example, image, recipe.dataset, split, rng))
-        _check(rows, recipe.task)
+        rows = _checked(recipe.task.rows(example, image, recipe.dataset, split, rng), recipe.task)
     except DataError as error:
         reason = getattr(error, "reason", str(error))
         name = str(getattr(error, "name", example.key))
@@ -183,12 +182,17 @@ def _work(recipe: Recipe, split: str, number: int, example: Example) -> Outcome:
     )
 
 
-def _check(rows: Sequence[Any], task: Task) -> None:
-    """Refuse what could not be written, or not be read again.
+def _checked(rows: Any, task: Task) -> list[PreparedRow]:
+    """The rows of one image; refuses what could not be written, or not be read again.
 
     Raises:
         PluginError: a row is none; names whose task it is.
     """
+    if not isinstance(rows, Iterable):
+        raise PluginError(
+            f"The task {task.name!r} of {owner_of(task)} gives {rows!r:.60} for rows."
+        )
+    made = []
     for row in rows:
         if not isinstance(row, PreparedRow):
             raise PluginError(
@@ -202,6 +206,8 @@ def _check(rows: Sequence[Any], task: Task) -> None:
             raise PluginError(
                 f"The task {task.name!r} of {owner_of(task)} gives {wrong[0]!r:.60} for a text."
             )
+        made.append(row)
+    return made
 
 
 def _check_image(image: Any, maker: Task | Dataset) -> None:

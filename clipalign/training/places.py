@@ -60,8 +60,8 @@ def _dataset(spec: str) -> str:
     """A registered name stands before a folder of that name, as where it is looked up."""
     name, colon, place = spec.partition(":")
     if name in registry("datasets").names():
-        return f"{name}:{_there(place)}" if colon else spec
-    return os.path.abspath(spec) if os.path.exists(spec) else spec
+        return f"{name}:{_existing(place)}" if colon else spec
+    return _existing(spec)
 
 
 def _dataset_kind(config: RunConfig) -> str:
@@ -88,5 +88,8 @@ def _options(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]
 
 def _there(text: str) -> str:
     """An absolute path where a text with a folder or an ending names what exists; else itself."""
-    path_like = os.sep in text or "." in text
-    return os.path.abspath(text) if path_like and os.path.exists(text) else text
+    return _existing(text) if os.sep in text or "." in text else text
+
+
+def _existing(path: str) -> str:
+    return os.path.abspath(path) if os.path.exists(path) else path

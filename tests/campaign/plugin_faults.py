@@ -161,6 +161,9 @@ def _objectives() -> Iterator[Fault]:
 
 
 def _regularisers() -> Iterator[Fault]:
+    sound = "class Bad(clipalign.regularisers.ForwardKL): pass"
+    source = "import clipalign.regularisers\n" + _source("regularisers", sound)
+    yield Fault("a sound regulariser", source, ("train", "--regulariser=bad", "--json"), 0, ())
     for name, body, code in (
         ("raises", "raise KeyError('x')", 4),
         ("exits", "sys.exit(0)", 4),
@@ -177,10 +180,11 @@ def _regularisers() -> Iterator[Fault]:
 _TASK = """
 from pydantic import BaseModel
 from clipalign.tasks.base import Candidates, PreparedRow
+class Options(BaseModel): pass
 class Bad:
     name, fingerprint = "bad", ""
     def __init__(self):
-        self.options = BaseModel()
+        self.options = Options()
     def candidates(self, dataset, split):
         return Candidates(tuple(dataset.classnames))
     def rows(self, example, image, dataset, split, rng):
@@ -216,6 +220,7 @@ def _tasks() -> Iterator[Fault]:
         ("rows end midway", rows, "yield PreparedRow(image, None, None, None); 1 / 0", 4),
     ):
         yield Fault(f"task {name}", _source("tasks", _with(_TASK, method, body)), command, code)
+    yield Fault("a sound task", _source("tasks", _TASK), (*command, "--json"), 0, ())
     for workers_fault, body in (("raises", "raise KeyError('x')"), ("exits", "sys.exit(0)")):
         source = _source("tasks", _with(_TASK, rows, body))
         yield Fault(f"task {workers_fault} in a worker", source, (*command, "--workers=1"))
@@ -224,8 +229,8 @@ def _tasks() -> Iterator[Fault]:
 
 
 _DATASET = """
-from clipalign.datasets.emoji import Emoji
-class Bad(Emoji):
+from clipalign.datasets.emoji import EmojiWorld
+class Bad(EmojiWorld):
     def __init__(self):
         super().__init__(concepts=12)
 class Good(Bad): pass
@@ -246,6 +251,7 @@ def _datasets() -> Iterator[Fault]:
     ):
         source = _DATASET + f"class Bad(Good):\n    def {method}:\n        {body}\n"
         yield Fault(f"dataset {name}", _source("datasets", source), command)
+    yield Fault("a sound dataset", _source("datasets", _DATASET), (*command, "--json"), 0, ())
     empty = _source("datasets", "class Bad:\n    name = 'bad'")
     yield Fault("dataset lacks everything", empty, command)
 

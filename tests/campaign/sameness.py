@@ -14,7 +14,7 @@ from tests.campaign.cases import Broken, Trial, case
 
 STEPS = ("--no-eval", "--set=train.steps=3", "--set=train.batch_size=6", "--set=train.log_every=1")
 EMOJI = "--set=dataset_options={concepts: 12, train_views: 1}"
-PEOPLE = "--set=dataset_options={styles: [noto]}"
+PEOPLE = "--set=dataset_options={views: 1}"
 
 
 def photos(folder: Path, *splits: str) -> None:

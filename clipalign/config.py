@@ -49,7 +49,10 @@ class TrainConfig(_Tree):
         32, ge=1, description="Preference images a step; as many regulariser images go beside them."
     )
     accumulate: int = Field(
-        1, ge=1, description="Parts that a batch is cut into, to save memory; same trajectory."
+        1,
+        ge=1,
+        description="Parts that a batch is cut into, to save memory; under torchrun at least one a "
+        "process. Equal parts give equal bits on 1, 2, 4 or 8 processes.",
     )
     lr: float | None = Field(
         None, gt=0, description="Learning rate; null for the default of what is trained."

@@ -7,6 +7,12 @@ Sums do not depend on who computes them. A step's batch is cut into a fixed numb
 gradients are added along one binary tree whose leaves are the pieces in order. A process that holds
 2^k neighbouring pieces computes a whole branch of it, so 1, 2, 4 or 8 processes give the same bits.
 An ordinary all-reduce adds in an order of its own and would not.
+
+The pieces decide the bits, so a run records them: `config.yaml` of a run of two processes has
+accumulate=2, and gives the same weights on one. Other pieces are other roundings. Losses and
+features then agree to about 1e-6; single weights may differ by more, up to the learning rate, where
+the true gradient is 0 (a bias of keys changes no attention), or nearly so in one of the first
+steps: Adam divides what is left of it by its own size, and steps by rounding alone.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import yaml
 import clipalign.models
 from tests.campaign.cases import Broken, Trial, case
 from tests.campaign.commands import Finished
-from tests.campaign.sameness import EMOJI, STEPS, photos
+from tests.campaign.sameness import EMOJI, RECIPE, STEPS, photos
 from tests.conftest import PackageMaker
 
 WATCH = """
@@ -70,17 +70,6 @@ class Watched:
         return done
 
 
-RECIPE = {
-    "name": "small",
-    "methods": ["kto"],
-    "seeds": [0],
-    "config": {
-        "trainable": "head",
-        "dataset_options": {"concepts": 12, "train_views": 1},
-        "train": {"steps": 2, "batch_size": 6},
-    },
-}
-
 LIGHT = (
     ("prepare", "typographic", "--dataset", "photos", "-o", "prefs"),
     ("train", *STEPS, "--data", "prefs", "--trainable=head", "-o", "runs/a"),
@@ -115,7 +104,7 @@ HEAVY = (
 )
 
 
-@case("no network", long=2)
+@case("no network", long=2, short=0)  # the short form of the secrets watches, too
 def no_network(trial: Trial) -> None:
     """Every command with small work, every reach for the network refused and noted: none."""
     watched = Watched(trial)

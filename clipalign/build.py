@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from torch import Tensor, nn
 
 from clipalign.entries import Named, term
 from clipalign.errors import ConfigError, PluginError, UsageError
-from clipalign.objectives import Objective
+from clipalign.objectives import Objective, PolicyBatch
 from clipalign.objectives.weighted_sum import WeightedSum
 from clipalign.options import explain
-from clipalign.plugins import registry
+from clipalign.plugins import owner_of, registry
 from clipalign.regularisers import Regulariser
 
 T = TypeVar("T")
+M = TypeVar("M", bound=nn.Module)
 
 
 def objective(name: str | Sequence[Named], /, **options: Any) -> Objective:
@@ -41,8 +43,14 @@ def objective(name: str | Sequence[Named], /, **options: Any) -> Objective:
             raise UsageError("There is no objective in the list.")
         return WeightedSum([_term(i, item) for i, item in enumerate(name)])
     cls = _load("objectives", name, Objective)
+    requires = get_args(get_type_hints(Objective)["requires"])
+    if cls.requires not in requires or not _is_model(cls.Options):
+        raise PluginError(
+            f"The objective {name!r} of {owner_of(cls)} is none: its `requires` must be one of "
+            f"{', '.join(requires)}, and its `Options` a pydantic model."
+        )
     try:
-        return cls(**options)
+        return _guarded(cls(**options), f"The objective {name!r} of {owner_of(cls)}")
     except ValidationError as error:
         lines = "\n".join(f"  {line}" for line in explain(error, cls.Options))
         raise ConfigError(f"The objective {name!r} cannot use these options:\n{lines}") from None
@@ -67,7 +75,48 @@ def regulariser(name: str) -> Regulariser:
         UsageError: no regulariser has that name.
         PluginError: the package that registered it cannot be imported or gave something else.
     """
-    return _load("regularisers", name, Regulariser)()
+    cls = _load("regularisers", name, Regulariser)
+    return _guarded(cls(), f"The regulariser {name!r} of {owner_of(cls)}")
+
+
+def _guarded(module: M, who: str) -> M:
+    """The module, made to check that it gives one loss an image and leaves its input alone."""
+    versions: list[int] = []
+
+    def before(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        versions[:] = [tensor._version for tensor in _tensors(inputs)]
+
+    def after(_: nn.Module, inputs: tuple[Any, ...], loss: Any) -> None:
+        tensors = _tensors(inputs)
+        if versions != [tensor._version for tensor in tensors]:
+            raise PluginError(f"{who} changed its input in place, which it must leave alone.")
+        rows = tensors[0].shape[:1]
+        if not isinstance(loss, Tensor):
+            given = f"{loss!r:.100}"
+        elif loss.shape != rows or not loss.is_floating_point():
+            given = f"{loss.dtype} {list(loss.shape)}"
+        else:
+            return
+        raise PluginError(
+            f"{who} must give one loss an image, floating-point numbers {list(rows)}, and gave "
+            f"{given}."
+        )
+
+    module.register_forward_pre_hook(before)
+    module.register_forward_hook(after)
+    return module
+
+
+def _tensors(inputs: tuple[Any, ...]) -> list[Tensor]:
+    """What an objective (a batch) or a regulariser (two tensors) is called with."""
+    (first, *others) = inputs
+    if isinstance(first, PolicyBatch):
+        return [first.policy, first.reference, first.chosen, first.rejected]
+    return [first, *others]
+
+
+def _is_model(options: object) -> bool:
+    return isinstance(options, type) and issubclass(options, BaseModel)
 
 
 def _load(kind: str, name: str, base: type[T]) -> type[T]:

@@ -49,7 +49,10 @@ class TrainConfig(_Tree):
         32, ge=1, description="Preference images a step; as many regulariser images go beside them."
     )
     accumulate: int = Field(
-        1, ge=1, description="Parts that a batch is cut into, to save memory; same trajectory."
+        1,
+        ge=1,
+        description="Parts that a batch is cut into, to save memory; under torchrun at least one a "
+        "process. Equal parts give equal bits on 1, 2, 4 or 8 processes.",
     )
     lr: float | None = Field(
         None, gt=0, description="Learning rate; null for the default of what is trained."
@@ -312,8 +315,12 @@ def build_config(
 def _option_problems(tree: Mapping[str, Any]) -> list[str]:
     """Problems in the options of whatever has a known name, even where other keys are wrong."""
     problems = []
+    tasks = registry("tasks")
+    task = tree.get("task", RunConfig.model_fields["task"].default)
+    facts = tasks.entry(task).metadata if task in tasks.names() else {}
     for kind, key in (("objectives", "method"), ("tasks", "task"), ("datasets", "dataset")):
-        name = tree.get(key, RunConfig.model_fields[key].default)
+        own = facts.get(key) if key == "dataset" else None  # a task may have its own
+        name = tree.get(key, own or RunConfig.model_fields[key].default)
         options = tree.get(f"{key}_options", {})
         if key == "method" and tree.get("objective"):
             continue

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from clipalign.errors import ConfigError, near_matches
+from clipalign.errors import ConfigError, PluginError, near_matches
 from clipalign.plugins import registry
 
 
@@ -22,13 +22,41 @@ def component(kind: str, name: str, /, **options: Any) -> Any:
     Raises:
         UsageError: nothing of the kind has that name.
         ConfigError: an option is unknown or out of bounds; the message lists them all.
-        PluginError: the package that registered it cannot be imported.
+        PluginError: the package that registered it cannot be imported, or builds something else.
     """
     problems = option_problems(kind, name, options, "")
     if problems:
         lines = "\n".join(f"  {line.lstrip('.')}" for line in problems)
         raise ConfigError(f"The {kind[:-1]} {name!r} cannot use these options:\n{lines}")
-    return registry(kind).load(name)(**options)
+    built = registry(kind).load(name)(**options)
+    if lacking := [a for a in _PROMISED.get(kind, ()) if not hasattr(built, a)]:
+        raise _no_component(kind, name, f"it has no {' and no '.join(lacking)}")
+    if kind in _NAMED and built.name != name:  # files and tables are named after it
+        raise _no_component(kind, name, f"it calls itself {built.name!r}")
+    return built
+
+
+_PROMISED = {
+    "datasets": (
+        *("name", "classnames", "templates", "licence", "fingerprint"),
+        *("splits", "examples", "image"),
+    ),
+    "tasks": ("name", "options", "fingerprint", "candidates", "rows"),
+    "suites": ("name", "version", "dataset", "options", "run"),
+    "transforms": ("frozen", "options", "fit"),
+    "trackers": ("options", "start", "log", "finish"),
+}
+"""What the core asks of whatever is built."""
+
+_NAMED = ("tasks", "suites")
+
+
+def _no_component(kind: str, name: str, reason: str) -> PluginError:
+    entry = registry(kind).entry(name)
+    return PluginError(
+        f"The {kind[:-1]} {name!r} of {entry.package} {entry.version} ({entry.target}) is none: "
+        f"{reason}."
+    )
 
 
 def option_problems(kind: str, name: str, options: Mapping[str, Any], where: str) -> list[str]:
@@ -44,7 +72,10 @@ def option_problems(kind: str, name: str, options: Mapping[str, Any], where: str
         UsageError: for an unknown name.
         PluginError: when the target cannot be imported.
     """
-    model = options_model(registry(kind).load(name))
+    target = registry(kind).load(name)
+    if not callable(target):
+        raise _no_component(kind, name, "it cannot be called to build one")
+    model = options_model(target)
     if model is None:
         return []
     try:
@@ -59,7 +90,10 @@ def options_model(target: Any) -> type[BaseModel] | None:
     declared = getattr(target, "Options", None)
     if isinstance(declared, type) and issubclass(declared, BaseModel):
         return declared
-    parameters = inspect.signature(target).parameters.values()
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):  # nothing that can be called, or written in C
+        return None
     if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
         return None
     try:

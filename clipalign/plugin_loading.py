@@ -17,13 +17,15 @@ import pluggy
 
 from clipalign import hookspecs
 from clipalign._version import __version__
-from clipalign.errors import PluginError, near_matches
+from clipalign.errors import Interrupted, PluginError, near_matches
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
 
 GROUP = "clipalign"
 ENVIRONMENT = "CLIPALIGN_PLUGINS"
+_LONGEST = 500  # characters of somebody else's message
+_IN_URL = re.compile(r"://[^/\s@]+@")  # a user's name and password
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -93,6 +95,7 @@ def load_plugins() -> Loaded:
 
     Raises:
         PluginError: when clipalign itself is not installed, so that not even built-ins are there.
+        Interrupted: Ctrl-C, naming the plugin that was being imported.
     """
     loaded = Loaded({kind: {} for kind in hookspecs.KINDS})
     allowed = _allowed()
@@ -132,7 +135,12 @@ def _load_one(loaded: Loaded, status: PluginStatus, point: EntryPoint) -> None:
             for kind in hookspecs.KINDS:
                 register = _register(wanted, kind, status)
                 getattr(manager.hook, f"register_{kind}")(register=register)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:  # a person's, as a rule: of a package that does not come to an end
+        raise Interrupted(
+            f"Interrupted while the plugin {status.package} {status.version} was being loaded. "
+            f"{ENVIRONMENT}= (empty) leaves all plugins out."
+        ) from None
+    except BaseException as error:
         trace = "".join(traceback.format_exception(error))
         detail = str(error) if isinstance(error, PluginError) else words(error)
         detail = " ".join(detail.split())
@@ -188,6 +196,7 @@ def _register(wanted: list[Entry], kind: str, status: PluginStatus) -> hookspecs
             raise PluginError(f"{call}: a name is lower-case letters, digits and any of '._-'.")
         if not (isinstance(target, str) and _TARGET.fullmatch(target)):
             raise PluginError(f"{call}: a target is written 'package.module:attribute'.")
+        _check_facts(call, metadata)
         line = " ".join("".join(c for c in str(summary) if c.isprintable()).split())
         caller = sys._getframe(1)
         origin = f"{caller.f_code.co_filename}:{caller.f_lineno}"
@@ -196,6 +205,29 @@ def _register(wanted: list[Entry], kind: str, status: PluginStatus) -> hookspecs
         wanted.append(entry)
 
     return register
+
+
+_FACTS: Mapping[str, type] = {
+    "dataset": str,
+    "trainable": str,
+    "suite": str,
+    "path": str,
+    "train": Mapping,
+    "table": Mapping,
+}
+"""Metadata that the core reads, and what it must be."""
+
+
+def _check_facts(call: str, metadata: Mapping[str, Any]) -> None:
+    """Refuse metadata that would only fail where it is read."""
+    for key, kind in _FACTS.items():
+        value = metadata.get(key)
+        if key in metadata and not isinstance(value, kind):
+            wanted = "text" if kind is str else "a mapping"
+            raise PluginError(f"{call}: {key} must be {wanted}, not {value!r:.60}.")
+    for part, keys in metadata.get("train", {}).items():
+        if not isinstance(keys, Mapping):
+            raise PluginError(f"{call}: train.{part} must be a mapping, not {keys!r:.60}.")
 
 
 def _entry_points(report: list[PluginStatus]) -> Iterator[tuple[Distribution, EntryPoint]]:
@@ -245,5 +277,10 @@ def _normal(name: str) -> str:
 
 
 def words(error: BaseException) -> str:
-    """An exception in one line."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    """An exception in one line of bounded length."""
+    try:
+        text = _IN_URL.sub("://…@", " ".join(str(error).split()))
+    except Exception as another:
+        text = f"(its message cannot be read: {type(another).__name__})"
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

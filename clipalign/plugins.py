@@ -12,12 +12,20 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from clipalign import hookspecs
-from clipalign.errors import ClipAlignError, PluginError, UsageError, near_matches
+from clipalign.errors import (
+    ClipAlignError,
+    Interrupted,
+    PluginError,
+    UsageError,
+    near_matches,
+)
 from clipalign.plugin_loading import Entry, PluginStatus, load_plugins, words
 
 __all__ = [
@@ -25,11 +33,17 @@ __all__ = [
     "PluginStatus",
     "PluginWarning",
     "Registry",
+    "blamed",
     "call_hook",
+    "owner_of",
     "plugin_report",
     "registry",
     "reload_plugins",
 ]
+
+
+_EVERYBODYS = {"clipalign", "torch", "numpy", "PIL", *sys.stdlib_module_names}
+"""Packages that are no plugin's, though a target may lie in one."""
 
 
 class PluginWarning(UserWarning):
@@ -75,9 +89,9 @@ class Registry:
         module, _, attribute = entry.target.partition(":")
         try:
             return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
-        except ClipAlignError:
+        except (ClipAlignError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raise PluginError(
                 f"The {self.kind[:-1]} {name!r} of {entry.package} {entry.version} cannot be "
                 f"loaded from {entry.target}: {words(error)}"
@@ -107,6 +121,9 @@ def call_hook(name: str, **arguments: Any) -> None:
 
     A plugin that raises is reported by a `PluginWarning` that names its package; the others are
     still called. Each gets its own copy of an argument that is a dict.
+
+    Raises:
+        Interrupted: a signal arrived meanwhile.
     """
     if not hasattr(hookspecs, name):
         raise AttributeError(f"no hook {name!r} in clipalign.hookspecs")
@@ -114,7 +131,9 @@ def call_hook(name: str, **arguments: Any) -> None:
         mine = {k: dict(v) if isinstance(v, dict) else v for k, v in arguments.items()}
         try:
             getattr(manager.hook, name)(**mine)
-        except (Exception, SystemExit) as error:
+        except Interrupted:
+            raise
+        except BaseException as error:
             warnings.warn(
                 f"{status.package} {status.version} failed in {name} and was passed over: "
                 f"{words(error)}",
@@ -126,3 +145,52 @@ def call_hook(name: str, **arguments: Any) -> None:
 def reload_plugins() -> None:
     """Forget what was loaded, so that the next look-up loads plugins afresh."""
     load_plugins.cache_clear()
+
+
+def owner_of(thing: Any) -> str:
+    """Whose code a class or an object of it is: "clipalign-simpo 1.0"; the module's name where no
+    plugin is known to have brought it.
+    """
+    module = str(getattr(thing, "__module__", type(thing).__module__))
+    status = _owner(module)
+    return f"{status.package} {status.version}" if status else module
+
+
+def blamed(error: BaseException) -> PluginError | None:
+    """What to say of an exception that a plugin's code raised, or let through; None for another.
+
+    Of several plugins that took part, the one whose code was nearest to where it was raised.
+    """
+    trace, found = error.__traceback__, None
+    while trace is not None:
+        status = _owner(str(trace.tb_frame.f_globals.get("__name__", "")))
+        if status is not None:
+            found = status, trace
+        trace = trace.tb_next
+    if found is None:
+        return None
+    status, trace = found
+    code = trace.tb_frame.f_code
+    return PluginError(
+        f"The plugin {status.package} {status.version} failed in {code.co_name} "
+        f"({code.co_filename}, line {trace.tb_lineno}): {words(error)}. Report it to its author "
+        "with what CLIPALIGN_DEBUG=1 shows when you run this again."
+    )
+
+
+def _owner(module: str) -> PluginStatus | None:
+    """The plugin, other than clipalign, whose package a module belongs to."""
+    return _owners().get(module.partition(".")[0])
+
+
+def _owners() -> dict[str, PluginStatus]:
+    """Plugins by the top packages of their targets and their own modules."""
+    found: dict[str, PluginStatus] = {}
+    for status, manager in load_plugins().managers:
+        modules = {entry.target.partition(":")[0] for entry in status.registered}
+        for plugin in manager.get_plugins():
+            own = plugin if inspect.ismodule(plugin) else type(plugin)
+            modules.add(str(getattr(own, "__name__" if own is plugin else "__module__")))
+        for top in {module.partition(".")[0] for module in modules} - _EVERYBODYS:
+            found.setdefault(top, status)
+    return found

@@ -271,3 +271,14 @@ def test_yaml_reads_and_complains_alike_with_libyaml_and_without(monkeypatch, te
         except ValueError as error:
             found.append(str(error))
     assert found[0] == found[1]
+
+
+def test_options_of_a_dataset_are_those_of_the_task_s_own_where_none_is_named():
+    config = load_config(
+        task="gender", overrides=["dataset_options={test_views: 2}"], check_options=True
+    )
+    assert config.dataset_options == {"test_views": 2}
+    with pytest.raises(ConfigError, match=r"dataset_options\.test_views: unknown key"):
+        load_config(
+            dataset="emoji", overrides=["dataset_options={test_views: 2}"], check_options=True
+        )

@@ -344,3 +344,113 @@ def test_a_plugin_cannot_change_the_metrics_of_the_run(make_package):
 def test_a_hook_that_does_not_exist_is_a_mistake_of_the_caller():
     with pytest.raises(AttributeError, match="step_loged"):
         call_hook("step_loged", step=1)
+
+
+BAD = """
+import clipalign
+
+@clipalign.hookimpl
+def register_objectives(register):
+    register("bad", "clipalign_bad:Bad", summary="x")
+
+@clipalign.hookimpl
+def register_tasks(register):
+    register("bad", "clipalign_bad:Task", summary="x")
+
+class Bad(clipalign.Objective):
+    def forward(self, batch):
+        return {gives}
+
+def fail():
+    raise SystemExit(0)
+
+class Task:
+    name = {name!r}
+"""
+
+
+@pytest.mark.parametrize(
+    ("gives", "words"),
+    [
+        ("batch.log_ratio(batch.chosen).mean()", r"gave torch.float32 \[\]"),
+        ("batch.chosen", "gave torch.int64"),
+        ("None", "gave None"),
+        ("batch.reference.zero_().sum(1)", "changed its input in place"),
+    ],
+)
+def test_an_objective_that_gives_no_loss_an_image_is_named(make_package, gives, words):
+    import torch
+
+    import clipalign
+
+    make_package("clipalign-bad", BAD.format(gives=gives, name="bad"))
+    logs = torch.zeros(2, 3)
+    batch = clipalign.PolicyBatch(logs, logs.clone(), torch.tensor([0, 1]), torch.tensor([1, 0]))
+    for loss in (clipalign.objective("bad"), clipalign.objective(["kto", "bad"])):
+        with pytest.raises(PluginError, match=f"'bad' of clipalign-bad 1.0.*{words}"):
+            loss(batch)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("bad", "it has no options and no fingerprint"), ("kto", "it calls itself 'kto'")],
+)
+def test_a_component_that_is_none_is_named(make_package, name, words):
+    from clipalign.options import component
+
+    source = BAD.format(gives="None", name=name)
+    if name == "kto":
+        source += "    options = fingerprint = candidates = rows = None\n"
+    make_package("clipalign-bad", source)
+    with pytest.raises(PluginError, match=rf"clipalign-bad 1\.0 .*is none: {words}"):
+        component("tasks", "bad")
+
+
+def test_an_exception_is_traced_to_the_plugin_that_raised_it(make_package):
+    from clipalign.plugins import blamed, owner_of
+
+    module = make_package("clipalign-bad", BAD.format(gives="None", name="bad"))
+    registry("objectives")
+    with pytest.raises(SystemExit) as caught:
+        sys.modules[module].fail()
+    assert re.search(r"clipalign-bad 1\.0 failed in fail .*SystemExit", str(blamed(caught.value)))
+    assert owner_of(sys.modules[module].Bad) == "clipalign-bad 1.0"
+    with pytest.raises(KeyError) as caught:
+        {}["x"]
+    assert blamed(caught.value) is None
+
+
+def test_a_stop_within_a_hook_stops(make_package):
+    from clipalign.errors import Interrupted
+
+    make_package(
+        "clipalign-slow",
+        """
+        import clipalign
+
+        @clipalign.hookimpl
+        def run_started():
+            raise clipalign.Interrupted("Stopped by SIGTERM.")  # as the signal's handler does
+        """,
+    )
+    with pytest.raises(Interrupted):
+        call_hook("run_started", **LIFE_CYCLE_HOOKS["run_started"])
+
+
+def test_ctrl_c_in_an_import_names_the_package(make_package):
+    from clipalign.errors import Interrupted
+
+    make_package("clipalign-endless", "raise KeyboardInterrupt")
+    with pytest.raises(Interrupted, match=r"clipalign-endless 1\.0 was being loaded"):
+        registry("objectives")
+    sys.modules.pop("clipalign_endless", None)
+
+
+def test_a_plugin_s_message_is_bounded_and_holds_no_password():
+    from clipalign.plugin_loading import words
+
+    text = words(ValueError("https://me:secret@host/x " + "A" * 9999))
+    assert text.startswith("ValueError: https://…@host/x AAA")
+    assert len(text) < 600
+    mute = type("Mute", (Exception,), {"__str__": lambda self: 1 / 0})()
+    assert "cannot be read: ZeroDivisionError" in words(mute)

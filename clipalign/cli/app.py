@@ -36,8 +36,8 @@ from typer.main import get_command
 
 from clipalign._version import __version__
 from clipalign.cli import console
-from clipalign.errors import ClipAlignError, PluginError, StorageError, near_matches
-from clipalign.plugins import PluginWarning, registry
+from clipalign.errors import ClipAlignError, Interrupted, PluginError, StorageError, near_matches
+from clipalign.plugins import PluginWarning, blamed, registry
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter
@@ -81,6 +81,15 @@ class LazyGroup(TyperGroup):
             ctx.fail(f"There is no command {args[0]!r}.{near_matches(args[0], known)}")
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: Context) -> Any:
+        """Run the command; of an interruption in a plugin's code, say where it was."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            if (plugin := blamed(error)) is None:
+                raise
+            raise Interrupted(f"Interrupted. {plugin}") from error
+
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write the section that lists commands."""
         commands = registry("commands")
@@ -102,11 +111,14 @@ def _command(target: Any, name: str, summary: str) -> Command:
     if isinstance(target, typer.Typer):
         app = target
     elif not callable(target):
-        raise PluginError(f"The command {name!r} is neither a typer.Typer nor a function.")
+        raise _unusable(name, "it is neither a typer.Typer nor a function")
     else:
         app = typer.Typer()
         app.command()(target)
-    command = get_command(app)
+    try:
+        command = get_command(app)
+    except Exception as error:  # no command in it, an annotation that Typer knows nothing of, …
+        raise _unusable(name, f"{type(error).__name__}: {error}") from error
     command.name = name
     command.help = command.help or summary
     # The root has these two options; a command that repeats them hides its own.
@@ -114,6 +126,14 @@ def _command(target: Any, name: str, summary: str) -> Command:
     command.params = own
     _lighten(command)
     return command
+
+
+def _unusable(name: str, reason: str) -> PluginError:
+    entry = registry("commands").entry(name)
+    return PluginError(
+        f"The command {name!r} of {entry.package} {entry.version} ({entry.target}) cannot be run: "
+        f"{reason}."
+    )
 
 
 class _AsGiven:
@@ -191,8 +211,13 @@ def run(arguments: Sequence[str]) -> int:
     """
     as_json = "--json" in arguments
     _show_plugin_warnings()
+    stdout = sys.stdout
     try:
-        code = build().main(list(arguments), prog_name="clipalign", standalone_mode=False)
+        try:
+            code = build().main(list(arguments), prog_name="clipalign", standalone_mode=False)
+        finally:
+            if sys.stdout is sys.stderr:  # a `Console` laid it aside
+                sys.stdout = stdout
         sys.stdout.flush()
     except TyperException as error:
         if as_json or not hasattr(error, "show"):
@@ -211,7 +236,11 @@ def run(arguments: Sequence[str]) -> int:
         if (storage := _storage_error(error)) is None:
             return _bug(error, as_json)
         return _fail("StorageError", str(storage), storage.exit_code, as_json, error)
-    except Exception as error:
+    except SystemExit as error:
+        if blamed(error) is None or not _is_builtin(arguments):
+            raise  # Typer's, of a reader that has gone; or a command's that a plugin brought
+        return _bug(error, as_json)
+    except BaseException as error:
         return _bug(error, as_json)
     if code == 130:  # Typer turned Ctrl-C into this code and said nothing
         return _fail("Interrupted", "Interrupted.", 130, as_json)
@@ -240,7 +269,18 @@ def _fail(
     return code
 
 
-def _bug(error: Exception, as_json: bool) -> int:
+def _is_builtin(arguments: Sequence[str]) -> bool:
+    """Whether a command line runs a command of clipalign's own."""
+    commands = registry("commands")
+    names = [a for a in arguments if not a.startswith("-")]
+    return not (
+        names and names[0] in commands.names() and commands.entry(names[0]).package != "clipalign"
+    )
+
+
+def _bug(error: BaseException, as_json: bool) -> int:
+    if (plugin := blamed(error)) is not None:
+        return _fail("PluginError", str(plugin), plugin.exit_code, as_json, error)
     message = (
         f"{type(error).__name__}: {error}. This is a bug in clipalign {__version__} or in a "
         "plugin: please report it with what CLIPALIGN_DEBUG=1 shows when you run this again."

@@ -49,6 +49,9 @@ def complete(kind: str) -> Callable[[str], list[tuple[str, str]]]:
 class Console:
     """One command's output; it is the `clipalign.progress.Reporter` that the core reports to.
 
+    Under `--json` standard output is the one document; whatever else is printed goes to standard
+    error, for as long as the command runs.
+
     Args:
         json: print one JSON document instead of text.
         quiet: print results and errors only.
@@ -57,11 +60,14 @@ class Console:
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.json = json
         self.quiet = quiet or process_number() > 0
+        self._document = sys.stdout
+        if json:  # what a library or a plugin prints must not stand within the document
+            sys.stdout = sys.stderr
 
     def say(self, text: str = "") -> None:
         """Text for people, on standard output; nothing under `--json` or `--quiet`."""
         if not (self.json or self.quiet):
-            print(printable(text))
+            print(printable(text), file=self._document)
 
     def note(self, text: str) -> None:
         """What is being done, on standard error; nothing under `--quiet`."""
@@ -73,9 +79,9 @@ class Console:
         if process_number() > 0:
             return
         if self.json:
-            print(json.dumps(_plain(document), indent=2))
+            print(json.dumps(_plain(document), indent=2), file=self._document)
         elif text:
-            print(printable(text))
+            print(printable(text), file=self._document)
 
     @contextlib.contextmanager
     def progress(self, label: str, total: int | None = None) -> Iterator[Bar]:

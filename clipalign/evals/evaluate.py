@@ -10,8 +10,8 @@ from typing import Any
 
 from clipalign.datasets.base import Dataset
 from clipalign.datasets.locate import locate_dataset
-from clipalign.errors import RunError, UsageError, near_matches
-from clipalign.evals.base import EvalContext, Suite
+from clipalign.errors import PluginError, RunError, UsageError, near_matches
+from clipalign.evals.base import EvalContext, Outcome, Suite
 from clipalign.evals.card import refresh_card
 from clipalign.evals.results import SuiteResult, write_result
 from clipalign.evals.retention import with_retention
@@ -20,7 +20,7 @@ from clipalign.models.loaded import LoadedModel
 from clipalign.models.spec import ModelSpec, parse_model_spec
 from clipalign.options import component
 from clipalign.plain_yaml import read_yaml_mapping
-from clipalign.plugins import registry
+from clipalign.plugins import owner_of, registry
 from clipalign.progress import Reporter, Silent
 from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.training.distributed import join
@@ -103,7 +103,7 @@ def evaluate(
         context = EvalContext(
             tested, reference, data, split, seed, batch_size, use_cache, say, options
         )
-        result, rows = suite.run(context)
+        result, rows = _outcome(suite, context)
         if retention:
             result = with_retention(result, context)
         if output is not None:
@@ -115,6 +115,23 @@ def evaluate(
     if run is not None and output is not None and Path(output).resolve() == own:
         refresh_card(run / "model", tested.sha256)
     return results
+
+
+def _outcome(suite: Suite, context: EvalContext) -> Outcome:
+    """What a suite measures.
+
+    Raises:
+        PluginError: it gives something else, or a result under another's name.
+    """
+    outcome: Any = suite.run(context)
+    whose = f"The suite {suite.name!r} of {owner_of(suite)}"
+    if not (isinstance(outcome, tuple) and len(outcome) == 2):
+        raise PluginError(f"{whose} gives {outcome!r:.60} where a result and its rows are wanted.")
+    result, rows = outcome
+    if not isinstance(result, SuiteResult) or result.suite != suite.name:
+        name = result.suite if isinstance(result, SuiteResult) else result
+        raise PluginError(f"{whose} gives {name!r:.60} for its result.")
+    return result, rows
 
 
 def evaluate_run(

@@ -15,8 +15,9 @@ from PIL import features
 
 from clipalign._version import __version__
 from clipalign.datasets.base import Dataset, Example
-from clipalign.errors import DataError, UsageError, near_matches
+from clipalign.errors import DataError, PluginError, UsageError, near_matches
 from clipalign.files import canonical_json, sha256_bytes, sha256_file
+from clipalign.plugins import owner_of
 from clipalign.tasks.base import Candidates, Task, source
 from clipalign.tasks.manifest import SCHEMA_VERSION, SPLIT_NAME, Manifest, SplitCounts
 
@@ -172,6 +173,14 @@ def _choose_splits(dataset: Dataset, wanted: Sequence[str] | None) -> tuple[str,
 
 def _candidates(task: Task, dataset: Dataset, splits: Sequence[str]) -> Candidates:
     first, *others = (task.candidates(dataset, split) for split in splits)
+    for found in (first, *others):
+        sound = isinstance(found, Candidates) and bool(found.preference)
+        texts = (*found.preference, *(found.regulariser or ())) if sound else (None,)
+        if not all(isinstance(text, str) for text in texts):
+            raise PluginError(
+                f"The task {task.name!r} of {owner_of(task)} gives {found!r:.60} for its candidate "
+                "texts."
+            )
     for split, other in zip(splits[1:], others, strict=True):
         if (other.preference, other.regulariser) != (first.preference, first.regulariser):
             raise DataError(

@@ -14,7 +14,7 @@ import random
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -26,8 +26,9 @@ from typing import Any
 from PIL import Image
 
 from clipalign.datasets.base import Dataset, Example
-from clipalign.errors import ClipAlignError, DataError, UsageError
+from clipalign.errors import ClipAlignError, DataError, PluginError, UsageError
 from clipalign.files import sha256_bytes, storage_errors
+from clipalign.plugins import blamed, owner_of
 from clipalign.tasks.base import PreparedRow, Task
 
 __all__ = ["LOOSE", "Outcome", "Recipe", "Workers", "example_number", "shrink"]
@@ -156,14 +157,21 @@ def _end_with_parent() -> None:
 
 
 def _work_chunk(split: str, chunk: Sequence[tuple[int, Example]]) -> list[Outcome]:
-    return [_work(_recipe, split, number, example) for number, example in chunk]
+    try:
+        return [_work(_recipe, split, number, example) for number, example in chunk]
+    except ClipAlignError:
+        raise
+    except BaseException as error:  # its traceback, which says whose it is, stays in this process
+        raise blamed(error) or error from None
 
 
 def _work(recipe: Recipe, split: str, number: int, example: Example) -> Outcome:
     rng = random.Random(f"{recipe.seed}/{split}/{example.key}")
     try:
-        image = shrink(recipe.dataset.image(example), recipe.max_side)
-        rows = list(recipe.task.rows(example, image, recipe.dataset, split, rng))
+        image = recipe.dataset.image(example)
+        _check_image(image, recipe.dataset)
+        image = shrink(image, recipe.max_side)
+        rows = _checked(recipe.task.rows(example, image, recipe.dataset, split, rng), recipe.task)
     except DataError as error:
         reason = getattr(error, "reason", str(error))
         name = str(getattr(error, "name", example.key))
@@ -172,6 +180,42 @@ def _work(recipe: Recipe, split: str, number: int, example: Example) -> Outcome:
     return Outcome(
         tuple(_row(files, example, f"{number:06}-{i}", row) for i, row in enumerate(rows))
     )
+
+
+def _checked(rows: Any, task: Task) -> list[PreparedRow]:
+    """The rows of one image; refuses what could not be written, or not be read again.
+
+    Raises:
+        PluginError: a row is none; names whose task it is.
+    """
+    if not isinstance(rows, Iterable):
+        raise PluginError(
+            f"The task {task.name!r} of {owner_of(task)} gives {rows!r:.60} for rows."
+        )
+    made = []
+    for row in rows:
+        if not isinstance(row, PreparedRow):
+            raise PluginError(
+                f"The task {task.name!r} of {owner_of(task)} gives {row!r:.60} for a PreparedRow."
+            )
+        _check_image(row.image, task)
+        if row.clean_image is not None:
+            _check_image(row.clean_image, task)
+        texts = (row.chosen, row.rejected, *row.columns, *row.columns.values())
+        if wrong := [t for t in texts if not isinstance(t, str | None)]:
+            raise PluginError(
+                f"The task {task.name!r} of {owner_of(task)} gives {wrong[0]!r:.60} for a text."
+            )
+        made.append(row)
+    return made
+
+
+def _check_image(image: Any, maker: Task | Dataset) -> None:
+    if not isinstance(image, Image.Image) or image.mode != "RGB":
+        given = f"a {image.mode} image" if isinstance(image, Image.Image) else f"{image!r:.60}"
+        raise PluginError(
+            f"{maker.name!r} of {owner_of(maker)} gives {given} where an RGB image is wanted."
+        )
 
 
 def example_number(row: Row) -> str:

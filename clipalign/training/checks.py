@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from clipalign.errors import TrainingError
+from clipalign.errors import PluginError, TrainingError
 from clipalign.models.trainable import TrainablePart
-from clipalign.training.losses import Losses
+from clipalign.plugins import owner_of
+from clipalign.training.losses import Losses, Problem
 
 _TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 5e-2}
 
@@ -16,8 +17,14 @@ def check_start(parts: list[Losses], precision: str, objective: object) -> None:
 
     Raises:
         TrainingError: it does not; nothing has been trained.
+        PluginError: the loss does not depend on the policy.
     """
     for part in parts:
+        if len(part.preference) and not part.preference.requires_grad:
+            raise PluginError(
+                f"The loss of the objective {type(objective).__name__} of {owner_of(objective)} "
+                "has no gradient: it would train nothing."
+            )
         reference = getattr(objective, "initial_value")(part.batch)  # noqa: B009
         if reference is None:
             continue
@@ -58,3 +65,24 @@ def check_gradients(part: TrainablePart) -> list[str]:
             "these preferences. Look at their texts, and at the objective's options."
         )
     return [n for n in zero if n not in part.zero_gradient_at_start]
+
+
+def not_finite(parts: list[Losses], problem: Problem, step: int, loss: float) -> TrainingError:
+    """What to say of a loss that is no number: whether the policy is one says whose fault it is."""
+    for part in parts:
+        if not bool(part.batch.policy.isfinite().all()):
+            continue
+        for kind, made_by, value in (
+            ("objective", problem.objective, part.preference),
+            ("regulariser", problem.regulariser, part.regulariser),
+        ):
+            if not bool(value.isfinite().all()):
+                return TrainingError(
+                    f"The loss at step {step} is {loss}, though the log-probabilities are finite: "
+                    f"the {kind} {type(made_by).__name__} of {owner_of(made_by)} makes it so. "
+                    "Change its options, or report it to its author."
+                )
+    return TrainingError(
+        f"The loss at step {step} is {loss}. Resume from the last checkpoint with a lower --lr, or "
+        "with --precision fp32."
+    )

@@ -7,6 +7,12 @@ Sums do not depend on who computes them. A step's batch is cut into a fixed numb
 gradients are added along one binary tree whose leaves are the pieces in order. A process that holds
 2^k neighbouring pieces computes a whole branch of it, so 1, 2, 4 or 8 processes give the same bits.
 An ordinary all-reduce adds in an order of its own and would not.
+
+The pieces decide the bits, so a run records them: `config.yaml` of a run of two processes has
+accumulate=2, and gives the same weights on one. Other pieces are other roundings. Losses and
+features then agree to about 1e-6; single weights may differ by more, up to the learning rate, where
+the true gradient is 0 (a bias of keys changes no attention), or nearly so in one of the first
+steps: Adam divides what is left of it by its own size, and steps by rounding alone.
 """
 
 from __future__ import annotations
@@ -282,9 +288,11 @@ def tree_sum(parts: Sequence[Tensor]) -> Tensor:
 
 def exact_elsewhere(pieces: int, processes: int) -> list[int]:
     """On which numbers of processes a run of so many pieces and processes gives the same bits."""
-    if not _power_of_two(pieces // processes):
+    if processes > 1 and not _power_of_two(pieces // processes):
         return [processes]
-    return [n for n in range(1, pieces + 1) if not pieces % n and _power_of_two(pieces // n)]
+    # one process adds along the whole tree, whatever its shape
+    shares = [n for n in range(1, pieces + 1) if not pieces % n]
+    return [n for n in shares if n == 1 or _power_of_two(pieces // n)]
 
 
 def _power_of_two(n: int) -> bool:

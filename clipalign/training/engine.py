@@ -22,7 +22,7 @@ from clipalign.config import TrainConfig
 from clipalign.errors import Interrupted, RunError, TrainingError
 from clipalign.training.averaging import WeightAverage
 from clipalign.training.checkpoint import Checkpoint, flatten_optimizer, unflatten_optimizer
-from clipalign.training.checks import check_gradients, check_start
+from clipalign.training.checks import check_gradients, check_start, not_finite
 from clipalign.training.distributed import (
     ALONE,
     GradientSum,
@@ -158,10 +158,7 @@ class Trainer:
             gradients.add()
         row = self._measured(parts)
         if not math.isfinite(row["loss"]):
-            raise TrainingError(
-                f"The loss at step {self.step + 1} is {row['loss']}. Resume from the last "
-                "checkpoint with a lower --lr, or with --precision fp32."
-            )
+            raise not_finite(parts, self.problem, self.step + 1, row["loss"])
         gradients.finish()
         self.scaler.unscale_(self.optimizer)
         if self.step == 0:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from clipalign.entries import Named, named
-from clipalign.errors import ConfigError, UsageError
+from clipalign.errors import ConfigError, Interrupted, UsageError
 from clipalign.options import component
+from clipalign.plugin_loading import words
 from clipalign.plugins import PluginWarning, registry
 from clipalign.trackers import Tracker
 
@@ -54,12 +55,14 @@ class Trackers:
             mine = [dict(a) if isinstance(a, Mapping) else a for a in arguments]
             try:
                 getattr(tracker, what)(*mine)
-            except (Exception, SystemExit) as error:
+            except Interrupted:
+                raise
+            except BaseException as error:
                 self._listening.remove(listener)
                 entry = registry("trackers").entry(name)
                 warnings.warn(
                     f"The tracker {name!r} of {entry.package} {entry.version} failed in {what} "
-                    f"and hears no more of this run: {type(error).__name__}: {error}",
+                    f"and hears no more of this run: {words(error)}",
                     PluginWarning,
                     stacklevel=2,
                 )

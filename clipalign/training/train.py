@@ -48,6 +48,7 @@ from clipalign.training.engine import Trainer
 from clipalign.training.inputs import InputLoader
 from clipalign.training.losses import Problem, needs_whole
 from clipalign.training.optim import rate_scales
+from clipalign.training.places import anywhere, recorded
 from clipalign.training.rundir import RunDirectory
 from clipalign.training.signals import StopSignal
 from clipalign.training.streams import Stream
@@ -122,7 +123,7 @@ def train(
             )
         run, settings = RunDirectory.open(Path(resume))
     else:
-        settings = (
+        settings = anywhere(
             config
             if isinstance(config, RunConfig)
             else load_config(config, overrides, check_options=True, **keys)
@@ -136,7 +137,9 @@ def train(
         session = _Session(settings, device, say, signal, world)
         session.prepare()
         if run is None:
-            run = world.from_first(lambda: RunDirectory.create(settings))
+            run = world.from_first(
+                lambda: RunDirectory.create(recorded(settings, session.objective, world))
+            )
         with contextlib.ExitStack() as held:
             # the first process holds the run for all
             world.from_first(lambda: held.enter_context(run.lock()))

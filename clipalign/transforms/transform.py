@@ -12,14 +12,15 @@ from typing import Any
 import yaml
 
 from clipalign._version import __version__
-from clipalign.errors import ModelError, UsageError
+from clipalign.errors import ModelError, PluginError, UsageError
 from clipalign.evals.card import refresh_card
 from clipalign.files import atomic_write_text
 from clipalign.models.export import export_model, open_clip_line
+from clipalign.models.loaded import LoadedModel
 from clipalign.models.spec import CONFIG_NAME, parse_model_spec
-from clipalign.options import option_problems
+from clipalign.options import component, option_problems
 from clipalign.plain_yaml import read_yaml_mapping
-from clipalign.plugins import registry
+from clipalign.plugins import owner_of
 from clipalign.progress import Reporter, Silent
 from clipalign.tasks.typographic import Typographic
 from clipalign.transforms.base import Fitter, Transform
@@ -112,7 +113,7 @@ def transform(
     if problems:
         lines = "\n".join(f"  {line.lstrip('.')}" for line in problems)
         raise UsageError(f"The transform {method!r} cannot use these options:\n{lines}")
-    fitter: Fitter = registry("transforms").load(method)(**options)
+    fitter: Fitter = component("transforms", method, **options)
     context = (
         run
         if isinstance(run, FitContext)
@@ -129,6 +130,11 @@ def transform(
     if output is not None:
         _check_output(Path(output))
     fitted = fitter.fit(context)
+    if not isinstance(fitted, Transform):
+        raise PluginError(
+            f"The transform {method!r} of {owner_of(fitter)} was fitted to {fitted!r:.60}, which "
+            "is no clipalign.transforms.base.Transform."
+        )
     target = Path(output) if output is not None else _default_output(context, fitted)
     _check_output(target)
     base = context.reference if fitted.starts_from == "reference" else context.trained
@@ -137,6 +143,10 @@ def transform(
         edited = fitted.apply(base)
     except ModelError as error:
         raise _unfolded(error, fitted, target) from None
+    if not isinstance(edited, LoadedModel):
+        raise PluginError(
+            f"The transform {method!r} of {owner_of(fitter)} made {edited!r:.60} of the model."
+        )
     export_model(edited, target)
     record = {
         "schema_version": SCHEMA_VERSION,

@@ -166,6 +166,33 @@ def test_a_batch_in_equal_pieces_gives_equal_bits_on_one_process_and_on_two(alon
     assert losses[0] == losses[1]
 
 
+def test_other_pieces_differ_by_rounding_which_adam_magnifies_where_there_is_no_gradient(
+    make_trainer, recorder
+) -> None:
+    """Why single weights of one and two processes differ by more than 1e-6."""
+    seen = recorder(), recorder()
+    one, two = (
+        make_trainer("kto", accumulate=n, recorder=r, lr=1e-3)
+        for n, r in zip((1, 2), seen, strict=True)
+    )
+    for trainer in (one, two):
+        trainer.run()
+    for a, b in zip(seen[0].rows, seen[1].rows, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-6)
+    images = one.data.inputs
+    with torch.no_grad():
+        a, b = (t.problem.part.model.encode_image(images) for t in (one, two))
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    state, chance, total = one.optimizer.state, 0, 0
+    usual = torch.cat([s["exp_avg_sq"].flatten() for s in state.values()]).sqrt().median()
+    for name, parameter in one.parameters.items():
+        gradient = state[parameter]["exp_avg_sq"].sqrt()
+        apart = (parameter - two.parameters[name]).abs() > 1e-6
+        chance += int((apart & (gradient > 1e-3 * usual)).sum())  # near 0 in the first step alone
+        total += parameter.numel()
+    assert chance < 1e-3 * total
+
+
 def test_a_run_of_two_processes_is_resumed_by_one_to_the_bit(alone, by_two) -> None:
     whole = by_two("adamw")
     resumed = alone("resume")
@@ -184,7 +211,7 @@ def test_a_run_that_could_not_be_resumed_exactly_is_refused(make_trainer, record
     with pytest.raises(RunError, match=r"1 processes with batches in 1 pieces.*Use 1\."):
         elsewhere.restore(seen.checkpoints[-1])
     assert exact_elsewhere(8, 1) == [1, 2, 4, 8]
-    assert exact_elsewhere(6, 3) == [3, 6]
+    assert exact_elsewhere(6, 3) == [1, 3, 6]
     assert exact_elsewhere(6, 2) == [2]
 
 

@@ -159,10 +159,11 @@ def _calibration(judged: Judged, into: Collector) -> None:
         columns[0],
         judged.images.group[clean],
         higher_is_better=False,
-        description="Expected calibration error of the clean images, 15 bins.",
+        description="Expected calibration error of the clean images, 15 bins; interval ± z · SE.",
         statistic=_ece,
+        within=(0.0, 1.0),
     )
-    into.difference("ece", columns, judged.images.group[clean], _ece)
+    into.difference("ece", columns, judged.images.group[clean], _ece, within=(-1.0, 1.0))
 
 
 def _percentile(percent: float) -> Statistic:

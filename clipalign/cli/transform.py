@@ -11,6 +11,7 @@ import typer
 
 from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table
 from clipalign.cli.export import FORMAT_HELP, PUSH_HELP, also, check_words
+from clipalign.cli.report import report_line
 from clipalign.cli.runs import complete_runs
 from clipalign.errors import UsageError
 from clipalign.plugins import registry
@@ -151,7 +152,7 @@ def transform(
     _check(method, scan, "t" in options)
     check_words(form, push)
     out.note("Loading torch and open_clip…")
-    from clipalign.transforms.scan import parse_scan, write_scan
+    from clipalign.transforms.scan import keep_scan, parse_scan, write_scan
     from clipalign.transforms.transform import default_name, open_context
     from clipalign.transforms.transform import scan as run_scan
     from clipalign.transforms.transform import transform as run_transform
@@ -185,7 +186,11 @@ def transform(
     if scanned is not None:
         files = write_scan(scanned, folder, out)
         document["scan"] = scanned.document() | {"files": [str(file) for file in files]}
-        lines = [table(*scanned.table()), "\nScan:  " + ", ".join(map(str, files)), *lines]
+        where = ["Scan:  " + ", ".join(map(str, files))]
+        if context.run is not None and not before:
+            keep_scan(scanned, context.run.path)
+            where.append(report_line(context.run.path))
+        lines = [table(*scanned.table()), "\n" + "\n".join(where), *lines]
     out.result(document, "\n".join(line for line in lines if line))
 
 

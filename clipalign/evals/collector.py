@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from clipalign.evals.measures import centred_interval, compare, measure
 from clipalign.evals.results import Comparison, MetricValue
-from clipalign.evals.statistics import bootstrap_interval, count_groups
+from clipalign.evals.statistics import Interval, bootstrap_interval, count_groups
 
 __all__ = ["Collector", "Statistic"]
 
@@ -114,6 +114,7 @@ class Collector:
 
         value = paired(both)
         how = {"resamples": self._resamples, "seed": self._seed}
+        interval: Interval | None
         if within is None:
             interval = bootstrap_interval(both, groups, paired, **how)
         else:

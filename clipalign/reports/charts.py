@@ -47,6 +47,7 @@ class Chart:
         marks: vertical lines (x, label), such as t*.
         bounds: of the vertical axis; None for those of the data.
         note: one line under the title.
+        short: what the chart is of in a word or two, for the heading of a table.
     """
 
     title: str
@@ -56,6 +57,7 @@ class Chart:
     marks: Sequence[tuple[float, str]] = ()
     bounds: tuple[float, float] | None = None
     note: str = ""
+    short: str = ""
 
     @property
     def labels(self) -> list[str]:

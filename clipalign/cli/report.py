@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, has_bars
+from clipalign.cli.console import (
+    Console,
+    JsonFlag,
+    QuietFlag,
+    complete,
+    has_bars,
+    terminal_width,
+)
 from clipalign.cli.runs import complete_runs
 from clipalign.errors import UsageError
 
@@ -107,7 +114,7 @@ def report_text(made: ReportResult) -> str:
     from clipalign.reports.sparklines import sparkline
     from clipalign.reports.tables import summary_table
 
-    parts = [summary_table(made.headline)] if made.headline else []
+    parts = [summary_table(made.headline, width=terminal_width())] if made.headline else []
     for name, series in made.curves.items():
         lines = [
             f"  {_WORDS.get(key, key):<16} {sparkline(values, 40, bars=has_bars())}  "

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table
+from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table, terminal_width
 from clipalign.cli.export import FORMAT_HELP, PUSH_HELP, also, check_words
 from clipalign.cli.report import report_line
 from clipalign.cli.runs import complete_runs, sparklines
@@ -156,5 +156,5 @@ def _evaluate(run: Path, device: str | None, out: Console) -> list[Any]:
     if not results:
         out.note("No suite belongs to this task; clipalign eval RUN --suite … measures the run.")
         return []
-    out.say("\n" + summary_table(results))
+    out.say("\n" + summary_table(results, width=terminal_width()))
     return [r.model_dump(mode="json") for r in results]

@@ -121,11 +121,15 @@ def line_chart(chart: Chart) -> Markup:
     parts.append(
         f'<text class="tick" x="{right + 8}" y="{bottom + 16}">{_text(chart.x_label)}</text>'
     )
-    for x, name in chart.marks:
+    taken, lower = -math.inf, False
+    for x, name in sorted(chart.marks):
         at = f"{x_of(x):.1f}"
+        lower = x_of(x) < taken and not lower  # beside the one before, a line further down
+        taken = x_of(x) + 8 + _LETTER * len(name)
         parts.append(f'<line class="mark" x1="{at}" x2="{at}" y1="{_TOP}" y2="{bottom}"/>')
         parts.append(
-            f'<text class="mark-label" x="{at}" y="{_TOP}" dx="4" dy="0.6em">{_text(name)}</text>'
+            f'<text class="mark-label" x="{at}" y="{_TOP}" dx="4" '
+            f'dy="{1.8 if lower else 0.6}em">{_text(name)}</text>'
         )
     parts.append(f'<line class="cursor" hidden="" x1="0" x2="0" y1="{_TOP}" y2="{bottom}"/>')
     for i, line in reversed(list(enumerate(chart.lines))):

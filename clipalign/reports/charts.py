@@ -118,8 +118,10 @@ def line_chart(chart: Chart) -> Markup:
                 f'<text class="tick" x="{x_of(x):.1f}" y="{bottom + 16}" text-anchor="middle">'
                 f"{_tick(x, False)}</text>"
             )
+    last = max((x for x in ticks(x0, x1) if x0 <= x <= x1), default=x0)
+    after = max(right + 8, x_of(last) + _LETTER * len(_tick(last, False)) / 2 + 6)
     parts.append(
-        f'<text class="tick" x="{right + 8}" y="{bottom + 16}">{_text(chart.x_label)}</text>'
+        f'<text class="tick" x="{after:.1f}" y="{bottom + 16}">{_text(chart.x_label)}</text>'
     )
     taken, lower = -math.inf, False
     for x, name in sorted(chart.marks):

@@ -41,7 +41,15 @@ def summary_table(
         details: also percentiles and the reverse KL, which the results file holds in any case.
         width: of the terminal, in characters; None where there is none, and nothing needs to fold.
     """
-    return "\n\n".join(_table(result, details, width) for result in results)
+    shown: set[tuple[str, str, float | None]] = set()
+    tables = []
+    for result in results:
+        said = {(result.model.name, n, m.value) for n, m in result.metrics.items()}
+        again = {name for _, name, _ in said & shown}
+        tables.append(_table(result, details, width, again))
+        # of images of its own, whatever the split: once is enough
+        shown |= {each for each in said if each[1].startswith("retention_")}
+    return "\n\n".join(tables)
 
 
 def results_document(results: Sequence[SuiteResult], files: Sequence[Path] = ()) -> dict[str, Any]:
@@ -57,8 +65,12 @@ def results_document(results: Sequence[SuiteResult], files: Sequence[Path] = ())
     }
 
 
-def _table(result: SuiteResult, details: bool, width: int | None) -> str:
-    shown = {n: m for n, m in result.metrics.items() if details or not _DETAIL.search(n)}
+def _table(result: SuiteResult, details: bool, width: int | None, again: set[str]) -> str:
+    shown = {
+        name: metric
+        for name, metric in result.metrics.items()
+        if name not in again and (details or not _DETAIL.search(name))
+    }
     data = result.dataset
     title = (
         f"{result.suite} on {data.name}, split {data.split}: {data.n:,} images, "
@@ -78,6 +90,8 @@ def _table(result: SuiteResult, details: bool, width: int | None) -> str:
     lines = [*textwrap.wrap(f"{title}.", fold), "", *_laid_out(rows, width), ""]
     for warning in result.warnings:
         lines += textwrap.wrap(f"Warning: {warning}", fold)
+    if again:
+        lines.append("Retention is as above.")
     return "\n".join([*lines, *_footnote(result.comparisons, fold)]).rstrip()
 
 

@@ -159,7 +159,7 @@ def _calibration(judged: Judged, into: Collector) -> None:
         columns[0],
         judged.images.group[clean],
         higher_is_better=False,
-        description="Expected calibration error of the clean images, 15 bins; interval ± z · SE.",
+        description="Expected calibration error of the clean images, 15 bins.",
         statistic=_ece,
         within=(0.0, 1.0),
     )

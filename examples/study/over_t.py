@@ -13,6 +13,8 @@ deviation. Writes Markdown, and SVG of curves.
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,10 +44,12 @@ def scanned(runs: Sequence[Path], ts: Sequence[float], split: str) -> tuple[Curv
     return curves, title
 
 
-def table(curves: Curves, ts: Sequence[float], about: str) -> str:
+def table(curves: Curves, ts: Sequence[float], about: str, command: str) -> str:
     """Markdown: percent, mean over runs ± standard deviation."""
     runs = len(next(iter(curves.values())))
-    lines = [f"{about}; {runs} run(s), mean ± standard deviation, percent.", ""]
+    spread = "; mean ± standard deviation over runs" if runs > 1 else ""
+    of = f"{runs} runs of different seeds" if runs > 1 else "one run"
+    lines = [f"{about}; {of}{spread}; percent. Made by `{command}`.", ""]
     lines += ["| t | " + " | ".join(curves) + " |", "|-" * (len(curves) + 1) + "|"]
     for i, t in enumerate(ts):
         cells = []
@@ -90,7 +94,8 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     ts = parse_scan(arguments.scan)
     curves, about = scanned(arguments.runs, ts, arguments.split)
-    text = table(curves, ts, about)
+    command = shlex.join(["python", "examples/study/over_t.py", *sys.argv[1:]])
+    text = table(curves, ts, about, command)
     stem = arguments.output / f"{arguments.runs[0].name}-over-t"
     plot(curves, ts, about, stem.with_suffix(".svg"))
     stem.with_suffix(".md").write_text(text, encoding="utf-8")

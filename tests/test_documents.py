@@ -85,7 +85,7 @@ PLAN = {
         "no model hub: emoji-tiny for OpenAI's weights; two steps; made photographs",
         (
             ("--model ViT-B-32/openai", "--model emoji-tiny --steps 2 --batch-size 8 --no-eval"),
-            ("--against reference", "--against reference --set resamples=50 --split train"),
+            ("--against reference", "--against reference --set resamples=100 --split train"),
         ),
     ),
     ("README.md", "clipalign train --task gender -o runs/gender"): How(
@@ -94,7 +94,7 @@ PLAN = {
         (
             ("--task gender", f"--task gender {FEW_PEOPLE}"),
             ("-1:1:0.1", "-1:1:0.5"),
-            ("--suite gender", "--suite gender --set resamples=50 --set dataset.test_views=1"),
+            ("--suite gender", "--suite gender --set resamples=100 --set dataset.test_views=1"),
         ),
     ),
     ("README.md", "clipalign prepare typographic --dataset ./photos -o prefs/ --shard 3/64"): How(

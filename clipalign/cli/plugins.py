@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from clipalign import hookspecs
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, table
+from clipalign.cli.console import Console, JsonFlag, QuietFlag, table, wrapped
 from clipalign.errors import ClipAlignError, PluginError, UsageError, near_matches
 from clipalign.plugins import Entry, PluginStatus, plugin_report, registry
 
@@ -227,8 +228,14 @@ def _describe_text(document: dict[str, Any]) -> str:
         rows = [[option[c] for c in columns] for option in document["options"]]
         lines += ["", table([c.upper() for c in columns], rows)]
     if document["documentation"]:
-        lines += ["", document["documentation"]]
+        lines += ["", _folded(document["documentation"])]
     return "\n".join(lines)
+
+
+def _folded(text: str) -> str:
+    """Paragraphs at the width of the terminal; what is indented stays as it is."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(p if re.search(r"^ ", p, re.M) else wrapped(p) for p in paragraphs)
 
 
 def _broken_targets(status: PluginStatus, everything: bool) -> list[ClipAlignError]:

@@ -265,6 +265,7 @@ def _text(run: Path, document: dict[str, Any]) -> str:
 def _compared(first: Path, other: str, pairs: Sequence[ResultPair], details: bool) -> list[str]:
     """A table for each result that both runs have."""
     from clipalign.comparison.tables import difference_cells, label, number
+    from clipalign.reports.tables import TableRow, laid_out
 
     if not pairs:
         return [f"{first} and {other} have no result of the same name to compare."]
@@ -274,16 +275,19 @@ def _compared(first: Path, other: str, pairs: Sequence[ResultPair], details: boo
         if pair.refused or pair.a is None or pair.b is None:
             blocks.append(wrapped(f"{title}. {pair.refused}"))
             continue
-        rows = []
+        rows = [TableRow("METRIC", [(h, "") for h in ("FIRST", "OTHER", "OTHER − FIRST", "P")])]
         for c in pair.comparisons:
             a, b = pair.a.metrics[c.metric], pair.b.metrics[c.metric]
             if (details or not _DETAIL.search(c.metric)) and a.value is not None:
                 assert b.value is not None
-                values = number(a.value, a.unit), number(b.value, a.unit)
-                rows.append((label(c.metric), *values, *difference_cells(c, a.unit)))
+                difference, p = difference_cells(c, a.unit)
+                value, _, bounds = difference.partition(" [")
+                cells = [(number(a.value, a.unit), ""), (number(b.value, a.unit), "")]
+                cells += [(value, f"[{bounds}" if bounds else ""), (p, "")]
+                rows.append(TableRow(label(c.metric), cells))
         blocks += [
             wrapped(f"{title}, {pair.a.dataset.n:,} images; in brackets 95 % intervals"),
-            table(("METRIC", "FIRST", "OTHER", "OTHER − FIRST", "P"), rows),
+            "\n".join(laid_out(rows, terminal_width())),
         ]
     plain = any(c.interval is None for pair in pairs for c in pair.comparisons)
     says = "Without brackets: a plain difference, of a number that is no mean over images."

@@ -19,7 +19,7 @@ from clipalign.reports.words import mark as _mark
 from clipalign.reports.words import number as _number
 from clipalign.reports.words import p_value as _p
 
-__all__ = ["WIDTH", "results_document", "summary_table"]
+__all__ = ["WIDTH", "TableRow", "laid_out", "results_document", "summary_table"]
 
 WIDTH = 100
 """At which text is folded where there is no terminal."""
@@ -78,16 +78,18 @@ def _table(result: SuiteResult, details: bool, width: int | None, again: set[str
     )
     level = next((f"[{m.interval.level * 100:g} %]" for m in shown.values() if m.interval), "")
     if result.against is None:
-        rows = [_Row("metric", [("value", level), ("images", "")])]
-        rows += [_Row(_label(name), [_measured(m), (f"{m.n:,}", "")]) for name, m in shown.items()]
+        rows = [TableRow("metric", [("value", level), ("images", "")])]
+        rows += [
+            TableRow(_label(name), [_measured(m), (f"{m.n:,}", "")]) for name, m in shown.items()
+        ]
     else:
         title += f" against {result.against.name}"
         compared = {c.metric: c for c in result.comparisons}
         heads = [("reference", ""), ("model", level), ("difference", level), ("p", "")]
-        rows = [_Row("metric", heads)]
+        rows = [TableRow("metric", heads)]
         rows += [_compared(name, m, compared.get(name)) for name, m in shown.items()]
     fold = min(WIDTH, width or WIDTH)
-    lines = [*textwrap.wrap(f"{title}.", fold), "", *_laid_out(rows, width), ""]
+    lines = [*textwrap.wrap(f"{title}.", fold), "", *laid_out(rows, width), ""]
     for warning in result.warnings:
         lines += textwrap.wrap(f"Warning: {warning}", fold)
     if again:
@@ -95,23 +97,23 @@ def _table(result: SuiteResult, details: bool, width: int | None, again: set[str
     return "\n".join([*lines, *_footnote(result.comparisons, fold)]).rstrip()
 
 
-class _Row(NamedTuple):
+class TableRow(NamedTuple):
     """A metric and its cells: a number, and the interval that goes with it."""
 
     label: str
     cells: Sequence[tuple[str, str]]
 
 
-def _compared(name: str, metric: MetricValue, comparison: Comparison | None) -> _Row:
+def _compared(name: str, metric: MetricValue, comparison: Comparison | None) -> TableRow:
     if comparison is None or metric.value is None:
-        return _Row(_label(name), [("", ""), _measured(metric), ("", ""), ("", "")])
+        return TableRow(_label(name), [("", ""), _measured(metric), ("", ""), ("", "")])
     difference, unit = comparison.difference, metric.unit
     before = _number(metric.value - difference, unit) + _mark(unit)
     change = (
         _number(difference, unit, sign="+"),
         _range(comparison.interval, unit, sign="+").strip(),
     )
-    return _Row(
+    return TableRow(
         _label(name), [(before, ""), _measured(metric), change, (_p(comparison.p_value), "")]
     )
 
@@ -123,8 +125,13 @@ def _measured(metric: MetricValue) -> tuple[str, str]:
     return number, _range(metric.interval, metric.unit).strip()
 
 
-def _laid_out(rows: Sequence[_Row], width: int | None) -> list[str]:
-    """The widest layout that fits."""
+def laid_out(rows: Sequence[TableRow], width: int | None) -> list[str]:
+    """Lines of a table, in the widest layout that fits.
+
+    Args:
+        rows: the first is the head.
+        width: of the terminal; None where nothing needs to fold.
+    """
     wide = [[row.label, *(" ".join(filter(None, cell)) for cell in row.cells)] for row in rows]
     lines = _aligned(wide)
     if width is None or len(lines[1]) <= width:
@@ -148,7 +155,7 @@ def _laid_out(rows: Sequence[_Row], width: int | None) -> list[str]:
     return [*lines[:head], rule, *lines[head:]]
 
 
-def _one_by_one(rows: Sequence[_Row], width: int) -> list[str]:
+def _one_by_one(rows: Sequence[TableRow], width: int) -> list[str]:
     """A block a metric, a line a number."""
     head, *metrics = rows
     names = [name for name, _ in head.cells]

@@ -30,7 +30,7 @@ baseline: cross-entropy
 evaluate:
   - suite: typographic
     splits: [test]
-    options: {resamples: 50}
+    options: {resamples: 100}
 """
 SMALL = (  # as the page has it, as it is run
     ("--task typographic", "--task typographic --steps 2 --batch-size 16 --no-eval "

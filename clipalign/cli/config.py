@@ -111,5 +111,7 @@ def cp(
             f"{target} exists. Name another file, or write over it with --force."
         ) from None
     except FileNotFoundError:
-        raise ConfigError(f"There is no folder {target.parent}.") from None
+        raise ConfigError(
+            f"There is no folder {target.parent}. Make it first, or name another place."
+        ) from None
     Console(json=as_json, quiet=quiet).result({"file": str(target)}, f"Wrote {target}.")

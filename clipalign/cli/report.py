@@ -179,5 +179,7 @@ def _dataset_options(settings: list[str] | tuple[()], dataset: str | None) -> di
         except ValueError as error:
             raise UsageError(f"--set {setting}: {error}") from None
     if found and dataset is None:
-        raise UsageError("--set dataset.KEY is of a --dataset, and none is named.")
+        raise UsageError(
+            "--set dataset.KEY=VALUE is an option of --dataset, and none is named: add --dataset."
+        )
     return found

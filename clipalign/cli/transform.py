@@ -145,10 +145,15 @@ def transform(
     own, of_dataset = _settings(settings or ())
     options |= own
     if of_dataset and dataset is None:
-        raise UsageError("--set dataset.KEY is of a --dataset, and none is named.")
+        raise UsageError(
+            "--set dataset.KEY=VALUE is an option of --dataset, and none is named: add --dataset."
+        )
     makes = not scan or "t" in options
     if split is not None and makes:
-        raise UsageError("--split goes with --scan alone: nothing is fitted on a split of choice.")
+        raise UsageError(
+            "--split says where --scan measures, and does not go with --t: nothing is fitted "
+            "on a split of choice."
+        )
     _check(method, scan, "t" in options)
     check_words(form, push)
     out.note("Loading torch and open_clip…")
@@ -197,7 +202,7 @@ def transform(
 def _check(method: str, scan: str | None, has_t: bool) -> None:
     if method != "power" and scan:
         raise UsageError(
-            f"--scan is of t, so it goes with --method power and not with {method}. "
+            f"--scan tries many values of t, so it goes with --method power and not with {method}. "
             "Give one --alpha at a time."
         )
     if method == "power" and not scan and not has_t:

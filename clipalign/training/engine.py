@@ -159,8 +159,8 @@ class Trainer:
         row = self._measured(parts)
         if not math.isfinite(row["loss"]):
             raise TrainingError(
-                f"The loss at step {self.step + 1} is {row['loss']}. Resume from the last "
-                "checkpoint with a lower --lr, or with --precision fp32."
+                f"The loss at step {self.step + 1} is {row['loss']}. Start a new run with a "
+                "lower --lr, or with --precision fp32."
             )
         gradients.finish()
         self.scaler.unscale_(self.optimizer)
@@ -201,8 +201,8 @@ class Trainer:
         )
         if not bool(torch.isfinite(norm)) and not self.scaler.is_enabled():
             raise TrainingError(
-                f"The gradient at step {self.step + 1} is not finite. Resume from the last "
-                "checkpoint with a lower --lr, or with --precision fp32."
+                f"The gradient at step {self.step + 1} is not finite. Start a new run with a "
+                "lower --lr, or with --precision fp32."
             )
         return float(norm)
 

@@ -34,7 +34,10 @@ def evaluate_(
     suites: Annotated[
         list[str] | None,
         typer.Option(
-            "--suite", help="What to measure; may be repeated.", autocompletion=complete("suites")
+            "--suite",
+            help="What to measure: typographic (the default), gender, reading, retention or "
+            "a plugin's; may be repeated.",
+            autocompletion=complete("suites"),
         ),
     ] = None,
     against: Annotated[

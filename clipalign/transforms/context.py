@@ -89,8 +89,8 @@ class FitContext:
         """
         if self.config is None:
             raise UsageError(
-                f"{self.path} is not a run, so it has no model that it started from. Name a run, or "
-                "the other model with --against."
+                f"{self.path} is not a run, so it has no model that it started from. Name a run, "
+                "or the other model with --against."
             )
         return self.load(self.config.model)
 

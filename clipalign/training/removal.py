@@ -17,7 +17,7 @@ __all__ = ["Removal", "check_removal", "remove_run"]
 _OF_A_RUN = frozenset(
     {
         "config.yaml", "environment.json", "metrics.jsonl", "checkpoints", "model", "results",
-        "linear_map.safetensors", ".lock", "report", "report.html",
+        "linear_map.safetensors", "manifest.yaml", "scan.json", ".lock", "report", "report.html",
     }
 )  # fmt: skip
 _IN_A_CONFIG = ("model", "task", "method", "trainable", "train")

@@ -23,6 +23,7 @@ from clipalign.evals.results import (
     write_result,
 )
 from clipalign.evals.statistics import Interval
+from clipalign.training.removal import check_removal
 
 SETTINGS = ["train.steps=1", "train.batch_size=4", "dataset_options={concepts: 10, train_views: 1}"]
 
@@ -89,6 +90,10 @@ def test_a_run_brings_its_card_with_its_data(run):
     assert "do not use this model to decide about people" in section(text, "Bias").lower()
     assert "open_clip.create_model_and_transforms" in section(text, "How to load it")
     assert str(run[0].parent) not in text
+
+
+def test_what_a_real_run_holds_may_be_removed_with_it(run):
+    assert check_removal(run[0]).bytes > 0
 
 
 def test_results_come_with_intervals_costs_and_bias(run):

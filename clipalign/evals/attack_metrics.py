@@ -47,7 +47,7 @@ def _accuracy(judged: Judged, into: Collector) -> None:
     styles = images.styles()
     attacks = sorted(set(styles) - {"clean"})
     for style in attacks if len(attacks) > 1 else ():
-        add(f"attacked_accuracy_{style}", styles == style, f"The same, style {style!r} alone.")
+        add(f"attacked_accuracy_{style}", styles == style, f"The same, style {str(style)!r} alone.")
     paired = images.paired()
     into.mean(
         "accuracy_drop",

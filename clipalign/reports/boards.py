@@ -172,11 +172,12 @@ def _once(boards: Sequence[Board]) -> list[Board]:
     shown: set[tuple[Any, ...]] = set()
     kept = []
     for board in boards:
-        rows = {}
-        for part in ("costs", "others"):
-            rows[part] = tuple(r for r in getattr(board, part) if _said(board, r) not in shown)
+        costs, others = (
+            tuple(r for r in rows if _said(board, r) not in shown)
+            for rows in (board.costs, board.others)
+        )
         shown |= {_said(board, r) for r in (*board.costs, *board.others) if "retention_" in r.name}
-        kept.append(replace(board, **rows) if rows["costs"] else board)
+        kept.append(replace(board, costs=costs, others=others) if costs else board)
     return kept
 
 

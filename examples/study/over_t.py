@@ -3,8 +3,8 @@ activity, whichever they were trained for.
 
     clipalign train --task typographic --trainable head -o runs/head-0 --seed 0
     clipalign train --task gender -o runs/gender-0 --seed 0
-    python examples/study/over_t.py runs/head-0 --scan -1:1:0.1 -o studies/figures
-    python examples/study/over_t.py runs/gender-0 --scan 0:1.2:0.05 -o studies/figures
+    python examples/study/over_t.py runs/head-0 --scan=-1:1:0.1 -o studies/figures
+    python examples/study/over_t.py runs/gender-0 --scan=0:1.2:0.05 -o studies/figures
 
 Each run is scanned as `clipalign transform --scan` does it; several runs give mean ± standard
 deviation. Writes Markdown, and SVG of curves.
@@ -87,7 +87,7 @@ def plot(curves: Curves, ts: Sequence[float], about: str, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", help="that trained a head on the same task")
-    parser.add_argument("--scan", default="-1:1:0.1", help="A:B:STEP of t")
+    parser.add_argument("--scan", default="-1:1:0.1", help="A:B:STEP of t, written --scan=-1:1:0.1")
     parser.add_argument("--split", default="test", help="of the runs' dataset")
     parser.add_argument("-o", "--output", type=Path, default=Path("studies/figures"))
     arguments = parser.parse_args()

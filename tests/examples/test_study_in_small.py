@@ -37,8 +37,8 @@ SMALL = (  # as the page has it, as it is run
      "--set 'dataset_options={concepts: 10, train_views: 1}'"),
     ("--task gender", "--task gender --dataset emoji-people --steps 40 --no-eval "
      "--set 'dataset_options={test_views: 1}'"),
-    ("--scan -1:1:0.1", "--scan -1:1:0.5"),
-    ("--scan 0:1.2:0.05", "--scan 0:1:0.5"),
+    ("--scan=-1:1:0.1", "--scan=-1:1:0.5"),
+    ("--scan=0:1.2:0.05", "--scan=0:1:0.5"),
 )  # fmt: skip
 
 

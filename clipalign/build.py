@@ -38,9 +38,14 @@ def objective(name: str | Sequence[Named], /, **options: Any) -> Objective:
     """
     if not isinstance(name, str):
         if options:
-            raise UsageError("Each objective of a sum holds its own options.")
+            raise UsageError(
+                "In a list of objectives each holds its own options, such as "
+                "[{dpo: {beta: 0.5}}, kto]: move method_options into it."
+            )
         if not name:
-            raise UsageError("There is no objective in the list.")
+            raise UsageError(
+                "The list `objective` is empty: name one at least, such as [dpo, kto]."
+            )
         return WeightedSum([_term(i, item) for i, item in enumerate(name)])
     cls = _load("objectives", name, Objective)
     requires = get_args(get_type_hints(Objective)["requires"])

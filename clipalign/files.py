@@ -51,7 +51,8 @@ _ADVICE = {
 def storage_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what the disk refuses inside the block into a StorageError that names `path`.
 
-    Other OSErrors pass through unchanged.
+    Other OSErrors pass through unchanged; so does a missing file, unless it is `path` or a
+    directory above it, which the file system would not make (such as one in /proc).
 
     Raises:
         StorageError: full disk, quota, read-only file system, no permission and their like.
@@ -60,9 +61,17 @@ def storage_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0)
+        if error.errno == errno.ENOENT and _lies_in(path, error.filename):
+            advice = "nothing can be made there. Choose another place."
         if advice is None:
             raise
         raise StorageError(f"Cannot write {os.fspath(path)}: {advice}") from error
+
+
+def _lies_in(path: str | os.PathLike[str], folder: str | None) -> bool:
+    return folder is not None and Path(os.path.realpath(path)).is_relative_to(
+        os.path.realpath(folder)
+    )
 
 
 @contextlib.contextmanager

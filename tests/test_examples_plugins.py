@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import site
@@ -11,6 +12,8 @@ import venv
 from pathlib import Path
 
 import pytest
+
+from clipalign import hookspecs
 
 PAGE = (Path(__file__).parents[1] / "examples" / "plugins" / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.M | re.S)
@@ -68,3 +71,17 @@ def test_the_page_has_every_step() -> None:
     assert languages == ["sh", "sh", "sh", "python", "sh", "yaml", "sh"]
     for words in ("CLIPALIGN_PLUGINS", "CLIPALIGN_API", "plugins doctor"):
         assert words in PAGE
+
+
+def test_the_page_has_every_hook_as_it_is():
+    hooks = {
+        name: hook for name, hook in vars(hookspecs).items() if hasattr(hook, "clipalign_spec")
+    }
+    documented = dict(re.findall(r"^\| `(\w+\(.*?\))` \| (.*?) \|$", PAGE, re.M))
+    expected = {}
+    for name, hook in hooks.items():
+        arguments = ", ".join(inspect.signature(hook).parameters)
+        summary = " ".join((hook.__doc__ or "").strip().split("\n\n")[0].split())
+        expected[f"{name}({arguments})"] = summary
+    assert documented == expected
+    assert {f"register_{kind}" for kind in hookspecs.KINDS} <= set(hooks)

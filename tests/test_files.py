@@ -172,6 +172,12 @@ def test_errors_that_are_not_the_disks_pass_through(tmp_path):
         (tmp_path / "missing").read_bytes()
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc")
+def test_a_place_where_nothing_can_be_made_is_the_disks_fault():
+    with pytest.raises(StorageError, match="nothing can be made there"):
+        atomic_write_text("/proc/clipalign/run/config.yaml", "")
+
+
 # ── JSON ─────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -180,6 +180,7 @@ def _root(
 
     \b
     Examples:
+      clipalign demo                                     # both tasks, in a few minutes
       clipalign train --method kto --task typographic
       clipalign eval --suite typographic
       clipalign train --help

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, table
+from clipalign.cli.console import Console, JsonFlag, QuietFlag, table
 
 app = typer.Typer(no_args_is_help=True, help="Look at what is kept to be used again; remove it.")
 
 
 @app.command("list")
-def list_(as_json: JsonFlag = False) -> None:
+def list_(as_json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """List what the cache holds: sizes, ages, and what each entry belongs to.
 
     \b
@@ -42,7 +42,7 @@ def list_(as_json: JsonFlag = False) -> None:
         if rows
         else f"There is nothing in {cache_root()}."
     )
-    Console(json=as_json).result(documents, text)
+    Console(json=as_json, quiet=quiet).result(documents, text)
 
 
 @app.command()
@@ -59,6 +59,7 @@ def rm(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Everything.")] = False,
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Remove entries from the cache. Nothing is lost: they are computed again when needed.
 
@@ -79,7 +80,7 @@ def rm(
     document = {"removed": [Path(e.path) for e in chosen], "bytes": freed}
     lines = [f"Removed {e.name} ({size_text(e.size)}): {e.about or e.kind}" for e in chosen]
     text = "\n".join([*lines, f"{size_text(freed)} freed."]) if chosen else "There is none of it."
-    Console(json=as_json).result(document, text)
+    Console(json=as_json, quiet=quiet).result(document, text)
 
 
 def _age(seconds: float) -> str:

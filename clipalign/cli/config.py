@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag
+from clipalign.cli.console import Console, JsonFlag, QuietFlag
 from clipalign.errors import ConfigError, UsageError, near_matches
 
 app = typer.Typer(no_args_is_help=True, help="Show, check, describe and copy configurations.")
@@ -25,6 +25,7 @@ def show(
     ] = None,
     overrides: SetOption = None,
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Print a resolved configuration, every key with what it means.
 
@@ -37,7 +38,7 @@ def show(
 
     config = load_config(path, overrides or ())
     text = dump_config(config, comments=True).rstrip()
-    Console(json=as_json).result(config.model_dump(mode="json"), text)
+    Console(json=as_json, quiet=quiet).result(config.model_dump(mode="json"), text)
 
 
 @app.command()
@@ -45,6 +46,7 @@ def validate(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="Configuration to check.")],
     overrides: SetOption = None,
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Check a configuration and the options of what it names. Exit code 3 if anything is wrong.
 
@@ -55,12 +57,14 @@ def validate(
     from clipalign.config import load_config
 
     load_config(path, overrides or (), check_options=True)
-    Console(json=as_json).result({"file": str(path), "valid": True}, f"{path} is valid.")
+    Console(json=as_json, quiet=quiet).result(
+        {"file": str(path), "valid": True}, f"{path} is valid."
+    )
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON schema of a configuration, for editors.
+def schema(as_json: JsonFlag = False, quiet: QuietFlag = False) -> None:
+    """Print the JSON schema of a configuration, for editors. It is JSON in any case.
 
     \b
     Example:
@@ -79,6 +83,7 @@ def cp(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file.")] = False,
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Copy a recipe, with its comments, to edit.
 
@@ -106,5 +111,7 @@ def cp(
             f"{target} exists. Name another file, or write over it with --force."
         ) from None
     except FileNotFoundError:
-        raise ConfigError(f"There is no folder {target.parent}.") from None
-    Console(json=as_json).result({"file": str(target)}, f"Wrote {target}.")
+        raise ConfigError(
+            f"There is no folder {target.parent}. Make it first, or name another place."
+        ) from None
+    Console(json=as_json, quiet=quiet).result({"file": str(target)}, f"Wrote {target}.")

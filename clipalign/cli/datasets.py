@@ -24,7 +24,7 @@ _Name = Annotated[str, typer.Argument(help="Of the dataset.", autocompletion=com
 
 
 @app.command("list")
-def list_(as_json: JsonFlag = False) -> None:
+def list_(as_json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """List every dataset that can be named, and how it is named.
 
     \b
@@ -39,11 +39,11 @@ def list_(as_json: JsonFlag = False) -> None:
         spec = f"{name}:PATH" if "path" in entry.metadata else name
         rows.append({"name": name, "spec": spec, "package": entry.package, "is": entry.summary})
     text = table(("NAME", "WRITTEN", "SUMMARY"), [(r["name"], r["spec"], r["is"]) for r in rows])
-    Console(json=as_json).result(rows, text)
+    Console(json=as_json, quiet=quiet).result(rows, text)
 
 
 @app.command()
-def show(name: _Name, as_json: JsonFlag = False) -> None:
+def show(name: _Name, as_json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Show a known dataset: what it expects on disk, where it comes from, its licence and splits.
 
     \b
@@ -52,7 +52,7 @@ def show(name: _Name, as_json: JsonFlag = False) -> None:
     """
     known = _known(name)
     document = known.model_dump(mode="json", by_alias=True, exclude_none=True)
-    Console(json=as_json).result(document, _description_text(known))
+    Console(json=as_json, quiet=quiet).result(document, _description_text(known))
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag
+from clipalign.cli.console import Console, JsonFlag, QuietFlag, terminal_width
 from clipalign.errors import Interrupted, RunError
 
 if TYPE_CHECKING:
@@ -245,4 +245,5 @@ def _tell(walk: _Walk, results: list[SuiteResult]) -> None:
     from clipalign.reports.tables import summary_table
 
     if results:
-        walk.out.say(f"{summary_table([headline(results[0])])}\n")
+        shown = summary_table([headline(results[0])], width=terminal_width())
+        walk.out.say(f"{shown}\n")

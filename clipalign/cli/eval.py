@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete
+from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, terminal_width
 from clipalign.cli.report import report_line
 from clipalign.cli.runs import complete_runs
 from clipalign.errors import Interrupted, UsageError, near_matches
@@ -34,7 +34,10 @@ def evaluate_(
     suites: Annotated[
         list[str] | None,
         typer.Option(
-            "--suite", help="What to measure; may be repeated.", autocompletion=complete("suites")
+            "--suite",
+            help="What to measure: typographic (the default), gender, reading, retention or "
+            "a plugin's; may be repeated.",
+            autocompletion=complete("suites"),
         ),
     ] = None,
     against: Annotated[
@@ -129,7 +132,8 @@ def evaluate_(
     written = "\n".join(map(str, files)) or "not written; -o DIR keeps them."
     shown = list(dict.fromkeys(map(_shown, files)))
     line = f"\n{report_line(*shown)}" if shown else ""
-    text = f"{summary_table(results, details=True)}\n\nResults: {written}{line}"
+    tables = summary_table(results, details=True, width=terminal_width())
+    text = f"{tables}\n\nResults: {written}{line}"
     out.result(results_document(results, files), text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from clipalign import hookspecs
-from clipalign.cli.console import Console, JsonFlag, table
+from clipalign.cli.console import Console, JsonFlag, QuietFlag, table, wrapped
 from clipalign.errors import ClipAlignError, PluginError, UsageError, near_matches
 from clipalign.plugins import Entry, PluginStatus, plugin_report, registry
 
@@ -36,6 +37,7 @@ _ADVICE = {
 def list_(
     kind: Annotated[str, typer.Option(help="Only this kind, such as objectives.")] = "",
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """List everything that is registered, and every plugin that could not be loaded.
 
@@ -49,13 +51,14 @@ def list_(
     rows = _rows(plugin_report(), kind)
     columns = ("kind", "name", "package", "version", "status", "summary")
     text = table([c.upper() for c in columns], [[row[c] for c in columns] for row in rows])
-    Console(json=as_json).result(rows, text)
+    Console(json=as_json, quiet=quiet).result(rows, text)
 
 
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(metavar="[KIND/]NAME", help="What to show.")],
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Show one registered thing: where it comes from and which options it takes.
 
@@ -66,7 +69,9 @@ def show(
     """
     documents = [_describe(entry) for entry in _find(name)]
     text = "\n\n".join(_describe_text(document) for document in documents)
-    Console(json=as_json).result(documents if len(documents) > 1 else documents[0], text)
+    Console(json=as_json, quiet=quiet).result(
+        documents if len(documents) > 1 else documents[0], text
+    )
 
 
 @app.command()
@@ -75,6 +80,7 @@ def doctor(
         bool, typer.Option("--all", help="Import the built-ins' targets too (slow).")
     ] = False,
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Import what every plugin registered, and explain what is broken. Exit code 4 if any is.
 
@@ -83,7 +89,7 @@ def doctor(
       clipalign plugins doctor
       CLIPALIGN_PLUGINS= clipalign plugins doctor    # the built-ins alone
     """
-    out = Console(json=as_json)
+    out = Console(json=as_json, quiet=quiet)
     checked = [(status, _broken_targets(status, everything)) for status in plugin_report()]
     documents = [_diagnosis(status, broken) for status, broken in checked]
     out.result(documents, "\n\n".join(_diagnosis_text(document) for document in documents))
@@ -110,6 +116,7 @@ def new(
         Path | None, typer.Option("--output", "-o", help="Folder to make; ./clipalign-NAME.")
     ] = None,
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Write a package of your own: it installs, passes its tests, and is found.
 
@@ -130,7 +137,7 @@ def new(
     }
     lines = [f"Wrote {made.folder}:", *(f"  {file}" for file in made.files), "", "Next:"]
     lines += [f"  pip install -e {made.folder}", f"  python -m pytest {made.folder}"]
-    Console(json=as_json).result(document, "\n".join([*lines, f"  {made.use}"]))
+    Console(json=as_json, quiet=quiet).result(document, "\n".join([*lines, f"  {made.use}"]))
 
 
 def _rows(report: list[PluginStatus], kind: str) -> list[dict[str, str]]:
@@ -221,8 +228,14 @@ def _describe_text(document: dict[str, Any]) -> str:
         rows = [[option[c] for c in columns] for option in document["options"]]
         lines += ["", table([c.upper() for c in columns], rows)]
     if document["documentation"]:
-        lines += ["", document["documentation"]]
+        lines += ["", _folded(document["documentation"])]
     return "\n".join(lines)
+
+
+def _folded(text: str) -> str:
+    """Paragraphs at the width of the terminal; what is indented stays as it is."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(p if re.search(r"^ ", p, re.M) else wrapped(p) for p in paragraphs)
 
 
 def _broken_targets(status: PluginStatus, everything: bool) -> list[ClipAlignError]:

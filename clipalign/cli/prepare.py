@@ -22,7 +22,11 @@ _REASONS_SHOWN = 10
 @app.command()
 def prepare(
     task: Annotated[
-        str, typer.Argument(help="What makes the preferences.", autocompletion=complete("tasks"))
+        str,
+        typer.Argument(
+            help="What makes the preferences: typographic, gender, preferences or a plugin's.",
+            autocompletion=complete("tasks"),
+        ),
     ] = "typographic",
     dataset: Annotated[
         str | None,

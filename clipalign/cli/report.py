@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, has_bars
+from clipalign.cli.console import (
+    Console,
+    JsonFlag,
+    QuietFlag,
+    complete,
+    has_bars,
+    terminal_width,
+)
 from clipalign.cli.runs import complete_runs
 from clipalign.errors import UsageError
 
@@ -107,7 +114,7 @@ def report_text(made: ReportResult) -> str:
     from clipalign.reports.sparklines import sparkline
     from clipalign.reports.tables import summary_table
 
-    parts = [summary_table(made.headline)] if made.headline else []
+    parts = [summary_table(made.headline, width=terminal_width())] if made.headline else []
     for name, series in made.curves.items():
         lines = [
             f"  {_WORDS.get(key, key):<16} {sparkline(values, 40, bars=has_bars())}  "
@@ -172,5 +179,7 @@ def _dataset_options(settings: list[str] | tuple[()], dataset: str | None) -> di
         except ValueError as error:
             raise UsageError(f"--set {setting}: {error}") from None
     if found and dataset is None:
-        raise UsageError("--set dataset.KEY is of a --dataset, and none is named.")
+        raise UsageError(
+            "--set dataset.KEY=VALUE is an option of --dataset, and none is named: add --dataset."
+        )
     return found

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, has_bars, table, terminal_width, wrapped
+from clipalign.cli.console import (
+    Console,
+    JsonFlag,
+    QuietFlag,
+    has_bars,
+    table,
+    terminal_width,
+    wrapped,
+)
 from clipalign.cli.run_facts import (
     COLUMNS,
     ROOT,
@@ -63,6 +71,7 @@ def list_(
         typer.Option("--show", metavar="KEY", help="One more column. May be repeated."),
     ] = None,
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """List the runs below a folder.
 
@@ -101,13 +110,14 @@ def list_(
     of = f" of which this holds: {', '.join(where)}" if where and runs else ""
     nothing = f"There are no runs in {root}{of}."
     text = table([c.upper() for c in columns], rows) if rows else nothing
-    Console(json=as_json).result(documents, text)
+    Console(json=as_json, quiet=quiet).result(documents, text)
 
 
 @app.command()
 def show(
     run: Annotated[Path, typer.Argument(help="Run directory.", autocompletion=complete_runs)],
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Show one run: how it was configured, how far it came, its curves, what was measured.
 
@@ -121,7 +131,7 @@ def show(
         "metrics": last_metrics(run),
         "results": read_results(run),
     }
-    Console(json=as_json).result(document, _text(run, document))
+    Console(json=as_json, quiet=quiet).result(document, _text(run, document))
 
 
 @app.command()
@@ -138,6 +148,7 @@ def compare(
         bool, typer.Option("--details", help="Also percentiles and the reverse KL.")
     ] = False,
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Compare runs: where their configurations differ, and their results image by image.
 
@@ -166,7 +177,7 @@ def compare(
         lines = [table(["KEY", *map(str, runs)], rows)]
     for other, found in pairs.items():
         lines += _compared(first, other, found, details)
-    Console(json=as_json).result(document, "\n\n".join(lines))
+    Console(json=as_json, quiet=quiet).result(document, "\n\n".join(lines))
 
 
 @app.command()
@@ -180,6 +191,7 @@ def rm(
         bool, typer.Option("--force", help="Also where other files lie in it than a run writes.")
     ] = False,
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Remove run directories, after asking. What is no run, a link, or in use is left alone.
 
@@ -191,12 +203,12 @@ def rm(
     from clipalign.training.removal import check_removal, remove_run
 
     chosen = [check_removal(run, strangers=force) for run in dict.fromkeys(runs)]
-    out = Console(json=as_json)
+    out = Console(json=as_json, quiet=quiet)
     if not yes:
         if as_json or not sys.stdin.isatty():
             raise UsageError("Nobody can be asked here: say --yes. Nothing was removed.")
         rows = [(r.path, _bytes(r.bytes)) for r in chosen]
-        out.say(table(("RUN", "SIZE"), rows))
+        typer.echo(table(("RUN", "SIZE"), rows))  # whoever is asked must see it, --quiet or not
         if not typer.confirm(f"Remove {_runs(len(chosen))} for good?"):
             raise RunError("Nothing was removed.")
     for removal in chosen:
@@ -253,6 +265,7 @@ def _text(run: Path, document: dict[str, Any]) -> str:
 def _compared(first: Path, other: str, pairs: Sequence[ResultPair], details: bool) -> list[str]:
     """A table for each result that both runs have."""
     from clipalign.comparison.tables import difference_cells, label, number
+    from clipalign.reports.tables import TableRow, laid_out
 
     if not pairs:
         return [f"{first} and {other} have no result of the same name to compare."]
@@ -262,16 +275,19 @@ def _compared(first: Path, other: str, pairs: Sequence[ResultPair], details: boo
         if pair.refused or pair.a is None or pair.b is None:
             blocks.append(wrapped(f"{title}. {pair.refused}"))
             continue
-        rows = []
+        rows = [TableRow("METRIC", [(h, "") for h in ("FIRST", "OTHER", "OTHER − FIRST", "P")])]
         for c in pair.comparisons:
             a, b = pair.a.metrics[c.metric], pair.b.metrics[c.metric]
             if (details or not _DETAIL.search(c.metric)) and a.value is not None:
                 assert b.value is not None
-                values = number(a.value, a.unit), number(b.value, a.unit)
-                rows.append((label(c.metric), *values, *difference_cells(c, a.unit)))
+                difference, p = difference_cells(c, a.unit)
+                value, _, bounds = difference.partition(" [")
+                cells = [(number(a.value, a.unit), ""), (number(b.value, a.unit), "")]
+                cells += [(value, f"[{bounds}" if bounds else ""), (p, "")]
+                rows.append(TableRow(label(c.metric), cells))
         blocks += [
             wrapped(f"{title}, {pair.a.dataset.n:,} images; in brackets 95 % intervals"),
-            table(("METRIC", "FIRST", "OTHER", "OTHER − FIRST", "P"), rows),
+            "\n".join(laid_out(rows, terminal_width())),
         ]
     plain = any(c.interval is None for pair in pairs for c in pair.comparisons)
     says = "Without brackets: a plain difference, of a number that is no mean over images."

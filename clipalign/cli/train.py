@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table
+from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table, terminal_width
 from clipalign.cli.export import FORMAT_HELP, PUSH_HELP, also, check_words
 from clipalign.cli.report import report_line
 from clipalign.cli.runs import complete_runs, sparklines
@@ -20,13 +20,18 @@ def train(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Objective: kto, dpo, ipo, rlhf, cross-entropy or a plugin's.",
+            help="The preference loss: kto, dpo, ipo, rlhf, cross-entropy (the control) or a "
+            "plugin's.",
             autocompletion=complete("objectives"),
         ),
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="What makes the preferences.", autocompletion=complete("tasks")),
+        typer.Option(
+            help="What makes the preferences: typographic, gender, preferences (a file of "
+            "your own) or a plugin's.",
+            autocompletion=complete("tasks"),
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Model spec, such as ViT-B-32/openai or local-dir:PATH.")
@@ -44,29 +49,52 @@ def train(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Run directory to make.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Run directory to make; runs/TASK-METHOD-N if left out."
+        ),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML configuration; flags override.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML configuration, such as config cp makes; flags override it."),
+    ] = None,
     trainable: Annotated[
-        str | None, typer.Option(help="image-encoder, last:K, lora:R or head.")
+        str | None,
+        typer.Option(
+            help="What is trained: image-encoder, last:K of its blocks, lora:R of rank R, or "
+            "head, a linear map that trains in seconds."
+        ),
     ] = None,
     regulariser: Annotated[
         str | None,
-        typer.Option(help="What holds clean behaviour.", autocompletion=complete("regularisers")),
+        typer.Option(
+            help="What holds clean images where they were: forward-kl, reverse-kl, js or none.",
+            autocompletion=complete("regularisers"),
+        ),
     ] = None,
     regulariser_weight: Annotated[
-        float | None, typer.Option(help="λ, the weight of the regulariser.")
+        float | None, typer.Option(help="λ: the larger, the closer to the model as it was.")
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the preferences.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps; overrides epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Preference images a step.")] = None,
-    averaging: Annotated[str | None, typer.Option(help="bma, ema or none.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
+    averaging: Annotated[
+        str | None,
+        typer.Option(help="Average of the weights along the way: bma (the paper's), ema or none."),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of the forward pass: fp32, bf16 or fp16.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any key: method_options.beta=0.5."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any key that config show lists, such as method_options.beta=0.5; may be "
+            "repeated.",
+        ),
     ] = None,
     resume: Annotated[
         Path | None,
@@ -156,5 +184,5 @@ def _evaluate(run: Path, device: str | None, out: Console) -> list[Any]:
     if not results:
         out.note("No suite belongs to this task; clipalign eval RUN --suite … measures the run.")
         return []
-    out.say("\n" + summary_table(results))
+    out.say("\n" + summary_table(results, width=terminal_width()))
     return [r.model_dump(mode="json") for r in results]

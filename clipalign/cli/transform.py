@@ -11,6 +11,7 @@ import typer
 
 from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table
 from clipalign.cli.export import FORMAT_HELP, PUSH_HELP, also, check_words
+from clipalign.cli.report import report_line
 from clipalign.cli.runs import complete_runs
 from clipalign.errors import UsageError
 from clipalign.plugins import registry
@@ -144,14 +145,19 @@ def transform(
     own, of_dataset = _settings(settings or ())
     options |= own
     if of_dataset and dataset is None:
-        raise UsageError("--set dataset.KEY is of a --dataset, and none is named.")
+        raise UsageError(
+            "--set dataset.KEY=VALUE is an option of --dataset, and none is named: add --dataset."
+        )
     makes = not scan or "t" in options
     if split is not None and makes:
-        raise UsageError("--split goes with --scan alone: nothing is fitted on a split of choice.")
+        raise UsageError(
+            "--split says where --scan measures, and does not go with --t: nothing is fitted "
+            "on a split of choice."
+        )
     _check(method, scan, "t" in options)
     check_words(form, push)
     out.note("Loading torch and open_clip…")
-    from clipalign.transforms.scan import parse_scan, write_scan
+    from clipalign.transforms.scan import keep_scan, parse_scan, write_scan
     from clipalign.transforms.transform import default_name, open_context
     from clipalign.transforms.transform import scan as run_scan
     from clipalign.transforms.transform import transform as run_transform
@@ -185,14 +191,18 @@ def transform(
     if scanned is not None:
         files = write_scan(scanned, folder, out)
         document["scan"] = scanned.document() | {"files": [str(file) for file in files]}
-        lines = [table(*scanned.table()), "\nScan:  " + ", ".join(map(str, files)), *lines]
+        where = ["Scan:  " + ", ".join(map(str, files))]
+        if context.run is not None and not before:
+            keep_scan(scanned, context.run.path)
+            where.append(report_line(context.run.path))
+        lines = [table(*scanned.table()), "\n" + "\n".join(where), *lines]
     out.result(document, "\n".join(line for line in lines if line))
 
 
 def _check(method: str, scan: str | None, has_t: bool) -> None:
     if method != "power" and scan:
         raise UsageError(
-            f"--scan is of t, so it goes with --method power and not with {method}. "
+            f"--scan tries many values of t, so it goes with --method power and not with {method}. "
             "Give one --alpha at a time."
         )
     if method == "power" and not scan and not has_t:

@@ -137,7 +137,10 @@ class _Scan:
                 f"images ({_listed(others)}). Move one or the other away."
             )
         if len(set(splits.values())) < len(splits):
-            raise DataError(f"{self._root} has two folders for one split: {', '.join(splits)}.")
+            raise DataError(
+                f"{self._root} has two folders for one split: {', '.join(splits)}. Rename one, "
+                "or put them together."
+            )
         order = list(dict.fromkeys(SPLIT_NAMES.values()))
         found = sorted(splits.items(), key=lambda item: order.index(item[1]))
         return [(split, self._root / name) for name, split in found]

@@ -47,7 +47,7 @@ def _accuracy(judged: Judged, into: Collector) -> None:
     styles = images.styles()
     attacks = sorted(set(styles) - {"clean"})
     for style in attacks if len(attacks) > 1 else ():
-        add(f"attacked_accuracy_{style}", styles == style, f"The same, style {style!r} alone.")
+        add(f"attacked_accuracy_{style}", styles == style, f"The same, style {str(style)!r} alone.")
     paired = images.paired()
     into.mean(
         "accuracy_drop",
@@ -161,8 +161,9 @@ def _calibration(judged: Judged, into: Collector) -> None:
         higher_is_better=False,
         description="Expected calibration error of the clean images, 15 bins.",
         statistic=_ece,
+        within=(0.0, 1.0),
     )
-    into.difference("ece", columns, judged.images.group[clean], _ece)
+    into.difference("ece", columns, judged.images.group[clean], _ece, within=(-1.0, 1.0))
 
 
 def _percentile(percent: float) -> Statistic:

@@ -223,8 +223,10 @@ def _given_up(results: Sequence[SuiteResult]) -> list[str]:
             shift = _with_interval(change.difference, change, metric, "+")
             rows.append((_label(change.metric), shift, "yes" if sure else "no"))
         for name, metric in result.metrics.items():
-            moved = _DISTANCE.search(name) and not _DETAIL.search(name)
-            if moved and metric.value is not None and (name, metric.value) not in shown:
+            distance = _DISTANCE.search(name) and not _DETAIL.search(name)
+            if not distance or metric.value is None or _at_rest(name, metric.value):
+                continue
+            if (name, metric.value) not in shown:
                 if name.startswith("retention_"):
                     shown.add((name, metric.value))
                 rows.append((_label(name), _with_interval(metric.value, metric, metric), "–"))
@@ -233,6 +235,11 @@ def _given_up(results: Sequence[SuiteResult]) -> list[str]:
             where = f"{result.suite} on {public(result.dataset.name)}, {result.dataset.split}"
             blocks += [f"{where}:", table(header, rows)]
     return blocks
+
+
+def _at_rest(name: str, value: float) -> bool:
+    """Whether a distance says, in the digits that are printed, that nothing moved."""
+    return round(value, 4) == (1 if "cosine" in name else 0)
 
 
 def _bias(results: Sequence[SuiteResult]) -> list[str]:

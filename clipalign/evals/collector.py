@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from clipalign.evals.measures import compare, measure
+from clipalign.evals.measures import centred_interval, compare, measure
 from clipalign.evals.results import Comparison, MetricValue
-from clipalign.evals.statistics import bootstrap_interval, count_groups
+from clipalign.evals.statistics import Interval, bootstrap_interval, count_groups
 
 __all__ = ["Collector", "Statistic"]
 
@@ -66,8 +66,12 @@ class Collector:
         description: str,
         unit: str = "share",
         statistic: Statistic = np.mean,
+        within: tuple[float, float] | None = None,
     ) -> None:
-        """Add a statistic of the model's values [N] or [N, …]; it is compared with nothing."""
+        """Add a statistic of the model's values [N] or [N, …]; it is compared with nothing.
+
+        `within` is as `measure` has it.
+        """
         if len(values):
             self.metrics[name] = measure(
                 values,
@@ -78,6 +82,7 @@ class Collector:
                 statistic=statistic,
                 resamples=self._resamples,
                 seed=self._seed,
+                within=within,
             )
 
     def difference(
@@ -86,6 +91,8 @@ class Collector:
         each: Sequence[npt.NDArray[np.float64]],
         groups: npt.NDArray[np.str_],
         statistic: Statistic,
+        *,
+        within: tuple[float, float] | None = None,
     ) -> None:
         """Add the paired difference of a statistic that is no mean.
 
@@ -94,6 +101,8 @@ class Collector:
             each: [N, K] columns of the model and of the reference; nothing is added without one.
             groups: [N] labels of images that are not independent.
             statistic: of the columns of one of them.
+            within: the least and the most of the difference, where its interval is to be centred
+                on it; see `measure`.
         """
         if len(each) < 2 or count_groups(len(groups), groups) < 2:
             return
@@ -103,9 +112,13 @@ class Collector:
         def paired(rows: npt.NDArray[np.float64]) -> float:
             return statistic(rows[:, :width]) - statistic(rows[:, width:])
 
-        interval = bootstrap_interval(
-            both, groups, paired, resamples=self._resamples, seed=self._seed
-        )
+        value = paired(both)
+        how = {"resamples": self._resamples, "seed": self._seed}
+        interval: Interval | None
+        if within is None:
+            interval = bootstrap_interval(both, groups, paired, **how)
+        else:
+            interval = centred_interval(both, groups, paired, value, within, **how)
         self.comparisons.append(
-            Comparison(metric=name, n=len(both), difference=paired(both), interval=interval)
+            Comparison(metric=name, n=len(both), difference=value, interval=interval)
         )

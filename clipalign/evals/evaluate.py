@@ -226,7 +226,8 @@ def _reference_of(model: ModelSpec) -> str:
     run = run_of(model)
     if run is None:
         raise RunError(
-            f"{model} is not a run, so it has no reference. Name a model to compare it with."
+            f"{model} is not a run, so it has no reference. Name the model to compare it with, "
+            "such as --against emoji-tiny."
         )
     spec = read_yaml_mapping(run / "config.yaml").get("model")
     if not isinstance(spec, str):

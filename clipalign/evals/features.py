@@ -175,8 +175,9 @@ def _keep(entry: _Entry, images: ImageSet, reporter: Reporter) -> None:
     if not entry.changed:
         return
     try:
-        about = [str(images.identity[k]) for k in ("dataset", "split") if k in images.identity]
-        about = [f"{len(images.names):,} images", *about, entry.model.name]
+        dataset = images.identity.get("dataset", [])
+        named = [dataset] if isinstance(dataset, str) else [*dataset[::2]]  # name and split
+        about = [f"{len(images.names):,} images", *map(str, named), entry.model.name]
         write_features(entry.path, entry.features.flatten(0, 1), ", ".join(about))
     except StorageError as error:  # the numbers are there all the same
         reporter.note(f"Warning: the features are not kept for next time. {error}")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from clipalign.evals.resampling import normal_interval, resample
 from clipalign.evals.results import Comparison, MetricValue
 from clipalign.evals.statistics import (
     Groups,
@@ -19,7 +20,7 @@ from clipalign.evals.statistics import (
     wilson_interval,
 )
 
-__all__ = ["compare", "measure"]
+__all__ = ["centred_interval", "compare", "measure"]
 
 
 def measure(
@@ -33,6 +34,7 @@ def measure(
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
+    within: tuple[float, float] | None = None,
 ) -> MetricValue:
     """One metric with its bootstrap interval.
 
@@ -50,6 +52,8 @@ def measure(
         level: coverage of the interval.
         resamples: number of bootstrap resamples.
         seed: of the resampling.
+        within: the least and the most of a statistic in which chance adds up instead of cancelling,
+            such as ECE: its interval is centred on the value, see `clipalign.evals.resampling`.
 
     Raises:
         DataError: a value is not finite.
@@ -63,6 +67,10 @@ def measure(
         groups, independent = _dependent(groups, n)
         if independent >= 2 and array.dtype == np.bool_ and value in (0.0, 1.0):
             interval = wilson_interval(round(value * independent), independent, level)
+        elif independent >= 2 and within is not None:
+            interval = centred_interval(
+                array, groups, statistic, value, within, level, resamples, seed
+            )
         elif independent >= 2:
             interval = bootstrap_interval(array, groups, statistic, level, resamples, seed)
     return MetricValue(
@@ -120,6 +128,35 @@ def compare(
         n_discordant=judged.n_discordant if judged else None,
         minimal_detectable_effect=minimal_detectable_effect(a, b, groups),
     )
+
+
+def centred_interval(
+    array: npt.NDArray[np.float64],
+    groups: Groups | None,
+    statistic: Callable[[npt.NDArray[np.float64]], float],
+    value: float,
+    within: tuple[float, float],
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval | None:
+    """Value ± z · SE of the resamples, for a statistic whose percentiles may lie beside its value.
+
+    Args:
+        array: [N, …] per-image values.
+        groups: [N] labels, or None for independent images.
+        statistic: of them.
+        value: of the statistic on all images.
+        within: the least and the most that it can be.
+        level: coverage, in (0, 1).
+        resamples: number of resamples.
+        seed: of the resampling.
+    """
+    labels = np.arange(len(array)) if groups is None else np.asarray(groups)
+    estimates = resample(
+        lambda rows: np.array([statistic(array[rows])]), labels, resamples=resamples, seed=seed
+    )
+    return normal_interval(value, estimates[:, 0], low=within[0], high=within[1], level=level)
 
 
 def _dependent(groups: Groups | None, n: int) -> tuple[Groups | None, int]:

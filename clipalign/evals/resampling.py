@@ -26,7 +26,7 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 
 def resample(
     numbers: Callable[[Ints], Floats],
-    groups: npt.NDArray[np.str_],
+    groups: npt.NDArray[np.str_] | npt.NDArray[np.int64],
     *,
     resamples: int,
     seed: int,

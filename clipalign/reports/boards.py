@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from clipalign.evals.results import Comparison, MetricValue, SuiteResult
@@ -161,7 +161,29 @@ def boards_of(sources: Sequence[Source]) -> list[Board]:
                 r.against and r.against.sha256,
             )  # fmt: skip
             groups.setdefault(key, []).append((source.name, measured))
-    return [_board(members) for members in groups.values()]
+    return _once([_board(members) for members in groups.values()])
+
+
+def _once(boards: Sequence[Board]) -> list[Board]:
+    """Retention is of its own images, whatever the split: what an earlier board says is left out.
+
+    A board whose costs would all go keeps them.
+    """
+    shown: set[tuple[Any, ...]] = set()
+    kept = []
+    for board in boards:
+        costs, others = (
+            tuple(r for r in rows if _said(board, r) not in shown)
+            for rows in (board.costs, board.others)
+        )
+        shown |= {_said(board, r) for r in (*board.costs, *board.others) if "retention_" in r.name}
+        kept.append(replace(board, costs=costs, others=others) if costs else board)
+    return kept
+
+
+def _said(board: Board, row: Row) -> tuple[Any, ...]:
+    values = tuple(c.metric and c.metric.value for c in row.cells)
+    return board.columns, row.name, values
 
 
 def headline(result: SuiteResult) -> SuiteResult:

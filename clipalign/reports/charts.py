@@ -47,6 +47,7 @@ class Chart:
         marks: vertical lines (x, label), such as t*.
         bounds: of the vertical axis; None for those of the data.
         note: one line under the title.
+        short: what the chart is of in a word or two, for the heading of a table.
     """
 
     title: str
@@ -56,6 +57,7 @@ class Chart:
     marks: Sequence[tuple[float, str]] = ()
     bounds: tuple[float, float] | None = None
     note: str = ""
+    short: str = ""
 
     @property
     def labels(self) -> list[str]:
@@ -116,14 +118,20 @@ def line_chart(chart: Chart) -> Markup:
                 f'<text class="tick" x="{x_of(x):.1f}" y="{bottom + 16}" text-anchor="middle">'
                 f"{_tick(x, False)}</text>"
             )
+    last = max((x for x in ticks(x0, x1) if x0 <= x <= x1), default=x0)
+    after = max(right + 8, x_of(last) + _LETTER * len(_tick(last, False)) / 2 + 6)
     parts.append(
-        f'<text class="tick" x="{right + 8}" y="{bottom + 16}">{_text(chart.x_label)}</text>'
+        f'<text class="tick" x="{after:.1f}" y="{bottom + 16}">{_text(chart.x_label)}</text>'
     )
-    for x, name in chart.marks:
+    taken, lower = -math.inf, False
+    for x, name in sorted(chart.marks):
         at = f"{x_of(x):.1f}"
+        lower = x_of(x) < taken and not lower  # beside the one before, a line further down
+        taken = x_of(x) + 8 + _LETTER * len(name)
         parts.append(f'<line class="mark" x1="{at}" x2="{at}" y1="{_TOP}" y2="{bottom}"/>')
         parts.append(
-            f'<text class="mark-label" x="{at}" y="{_TOP}" dx="4" dy="0.6em">{_text(name)}</text>'
+            f'<text class="mark-label" x="{at}" y="{_TOP}" dx="4" '
+            f'dy="{1.8 if lower else 0.6}em">{_text(name)}</text>'
         )
     parts.append(f'<line class="cursor" hidden="" x1="0" x2="0" y1="{_TOP}" y2="{bottom}"/>')
     for i, line in reversed(list(enumerate(chart.lines))):

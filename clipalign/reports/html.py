@@ -25,7 +25,7 @@ from clipalign.reports.charts import Chart, dumbbell, figure
 from clipalign.reports.classes import ClassTable
 from clipalign.reports.gallery import Gallery
 from clipalign.reports.provenance import Provenance
-from clipalign.reports.scans import gallery_charts
+from clipalign.reports.scans import Turned, gallery_charts
 from clipalign.reports.wall import KINDS, Wall
 from clipalign.text import printable
 
@@ -41,7 +41,7 @@ class Page:
         sources: (name, what it is) of each source.
         command: that makes the page again.
         boards, curves, walls, galleries, tables, provenance: the sections; empty ones are left out.
-        scans: (name, charts) of scans that were named themselves.
+        scans: curves over t of scans that were named, or that a run keeps.
         notes: what a reader must know first.
     """
 
@@ -52,7 +52,7 @@ class Page:
     curves: Sequence[Chart] = ()
     walls: Sequence[Wall] = ()
     galleries: Sequence[Gallery] = ()
-    scans: Sequence[tuple[str, Sequence[Chart]]] = ()
+    scans: Sequence[Turned] = ()
     tables: Sequence[ClassTable] = ()
     provenance: Sequence[Provenance] = ()
     notes: Sequence[str] = ()
@@ -100,7 +100,8 @@ def render(page: Page) -> str:
         galleries=page.galleries,
         scan_figures=lambda gallery: [figure(c) for c in gallery_charts(gallery)],
         jumps=_jumps,
-        scans=[(name, [figure(chart) for chart in charts]) for name, charts in page.scans],
+        scans=page.scans,
+        figure=figure,
         tables=page.tables,
         provenance=page.provenance,
         command=page.command,
@@ -127,7 +128,8 @@ def _sections(page: Page) -> list[tuple[str, str]]:
         ("results", "Before and after", page.boards),
         ("training", "Training", page.curves),
         ("wall", "Under attack", page.walls),
-        ("searches", "Searches", page.galleries or page.scans),
+        ("turned", "Over t", page.scans),
+        ("searches", "Searches", page.galleries),
         ("classes", "Classes", page.tables),
         ("made", "How it was made", page.provenance),
     )

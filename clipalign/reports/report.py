@@ -19,7 +19,7 @@ from clipalign.reports.html import Page, render
 from clipalign.reports.pictures import Images
 from clipalign.reports.plots import write_plots
 from clipalign.reports.provenance import provenance_of
-from clipalign.reports.scans import gallery_charts, scan_charts
+from clipalign.reports.scans import gallery_charts, turned
 from clipalign.reports.sources import Source, find_sources
 from clipalign.reports.wall import Wall, build_wall
 from clipalign.transforms.scan import parse_scan
@@ -106,7 +106,8 @@ def report(
         walls += [built] if built else []
         galleries += build_gallery(source, images, ts, device, say)
     curves = training_charts(sources)
-    scans = [(s.name, scan_charts(s.scan)) for s in sources if s.scan is not None]
+    shown = {g.title for g in galleries if g.scan}  # with curves of their own
+    scans = [turned(s.name, s.scan) for s in sources if s.scan and s.name not in shown]
     page = Page(
         title=" and ".join(s.name for s in sources) if len(sources) < 4 else _counted(sources),
         sources=[(s.name, _about(s)) for s in sources],
@@ -121,7 +122,7 @@ def report(
         notes=[note for s in sources if (note := _unmeasured(s))],
     )
     atomic_write_text(target, render(page))
-    drawn = [*curves, *(c for _, charts in scans for c in charts)]
+    drawn = [*curves, *(c for each in scans for c in each.charts)]
     drawn += [chart for g in galleries if g.scan for chart in gallery_charts(g)]
     written = () if plots is None else write_plots(Path(plots), drawn, page.boards)
     return ReportResult(
@@ -145,7 +146,7 @@ def _counted(sources: Sequence[Source]) -> str:
 
 def _about(source: Source) -> str:
     """What a source is, in a line."""
-    if source.scan is not None:
+    if source.scan is not None and source.run is None:
         return f"a scan over t, {source.scan['images']:,} images"
     config = source.config
     if not config:

@@ -17,10 +17,13 @@ from clipalign.errors import DataError, RunError, UsageError, near_matches
 from clipalign.evals.results import SuiteResult, read_result, read_rows
 from clipalign.plain_yaml import read_yaml_mapping
 from clipalign.training.rundir import RunDirectory
+from clipalign.transforms.scan import KEPT
 
 __all__ = ["Measured", "Source", "find_sources"]
 
 _MAX_BYTES = 1 << 28
+_SCANS = ({"concept", "values", "k", "images"}, {"dataset", "split", "images"})
+"""Keys of a scan of a concept, and of one of written words."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Source:
         path: as named.
         run: the run, where it is one or lies in one.
         results: in the order of their file names.
-        scan: what scan.json holds, where that was named.
+        scan: what scan.json holds, where that was named or the run keeps one.
     """
 
     name: str
@@ -117,8 +120,8 @@ def _source(path: Path) -> Source:
     if not path.exists():
         near = [str(p) for p in path.parent.glob("*")] if path.parent.is_dir() else []
         raise UsageError(f"There is no {path}.{near_matches(str(path), near) if near else ''}")
-    scan = path / "scan.json" if path.is_dir() else path
-    if scan.name == "scan.json" and scan.is_file():
+    scan = path / KEPT if path.is_dir() else path
+    if scan.name == KEPT and scan.is_file() and not _is_run(path):
         return Source(_name(scan.parent), path, scan=_scan(scan))
     if path.is_file():
         folder = path.parent
@@ -137,7 +140,9 @@ def _source(path: Path) -> Source:
 
 
 def _of_run(path: Path) -> Source:
-    source = Source(_name(path), path, _run(path), _results(path / "results"))
+    kept = path / KEPT
+    scan = _scan(kept) if kept.is_file() else None
+    source = Source(_name(path), path, _run(path), _results(path / "results"), scan)
     if not source.results and not source.metrics:
         raise RunError(
             f"{path} has neither logged a step nor been evaluated, so there is nothing to report. "
@@ -148,7 +153,7 @@ def _of_run(path: Path) -> Source:
 
 def _results(folder: Path) -> tuple[Measured, ...]:
     paths = sorted(folder.glob("*.json"), key=lambda p: p.stem) if folder.is_dir() else []
-    return tuple(Measured(path, _read(path)) for path in paths if path.name != "scan.json")
+    return tuple(Measured(path, _read(path)) for path in paths if path.name != KEPT)
 
 
 def _read(path: Path) -> SuiteResult:
@@ -166,9 +171,10 @@ def _run(path: Path) -> RunDirectory | None:
 def _scan(path: Path) -> Mapping[str, Any]:
     scan = _json(path, "scan")
     rows = scan.get("rows")
-    keys = {"concept", "values", "k", "images"} - set(scan)
+    known = any(keys <= set(scan) for keys in _SCANS)
     if (
-        keys
+        not known
+        or not rows
         or not isinstance(rows, list)
         or not all(isinstance(r, dict) and "t" in r for r in rows)
     ):

@@ -122,7 +122,10 @@ def build_average(
     """
     if name == "none":
         if options:
-            raise ConfigError(f"train.averaging_options: {sorted(options)} go with no averaging.")
+            raise ConfigError(
+                "train.averaging_options: train.averaging=none has no options: leave out "
+                f"{', '.join(sorted(options))}."
+            )
         return LastWeights(start)
     models: dict[str, type[BaseModel]] = {"bma": BMAOptions, "ema": EMAOptions}
     if name not in models:

@@ -83,6 +83,6 @@ def not_finite(parts: list[Losses], problem: Problem, step: int, loss: float) ->
                     "Change its options, or report it to its author."
                 )
     return TrainingError(
-        f"The loss at step {step} is {loss}. Resume from the last checkpoint with a lower --lr, or "
-        "with --precision fp32."
+        f"The loss at step {step} is {loss}. Start a new run with a lower --lr, or with "
+        "--precision fp32."
     )

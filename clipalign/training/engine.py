@@ -198,8 +198,8 @@ class Trainer:
         )
         if not bool(torch.isfinite(norm)) and not self.scaler.is_enabled():
             raise TrainingError(
-                f"The gradient at step {self.step + 1} is not finite. Resume from the last "
-                "checkpoint with a lower --lr, or with --precision fp32."
+                f"The gradient at step {self.step + 1} is not finite. Start a new run with a "
+                "lower --lr, or with --precision fp32."
             )
         return float(norm)
 

@@ -17,7 +17,7 @@ __all__ = ["Removal", "check_removal", "remove_run"]
 _OF_A_RUN = frozenset(
     {
         "config.yaml", "environment.json", "metrics.jsonl", "checkpoints", "model", "results",
-        "linear_map.safetensors", "manifest.yaml", ".lock", "report", "report.html",
+        "linear_map.safetensors", "manifest.yaml", "scan.json", ".lock", "report", "report.html",
         "model-open_clip", "model-transformers", "model-onnx",
     }
 )  # fmt: skip

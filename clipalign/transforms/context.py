@@ -90,7 +90,7 @@ class FitContext:
         if self.config is None:
             raise UsageError(
                 f"{self.path} is not a run, so it has no model that it started from. Name a run, "
-                "or the other model with against."
+                "or the other model with --against."
             )
         return self.load(self.config.model)
 

@@ -144,7 +144,7 @@ def find_neutral(
     if chosen < 0:
         raise UsageError(
             f"No t from {low:g} to {high:g} keeps the activity accuracy within {epsilon:g} of what "
-            "it is at t = 0. Allow more (epsilon), or search a range that holds 0."
+            "it is at t = 0. Allow more with --epsilon, or give a --range that holds 0."
         )
     best, probe = powers.at(float(ts[chosen])), start.features.probe
     return Neutral(

@@ -20,9 +20,21 @@ from clipalign.files import atomic_write_text
 from clipalign.progress import Reporter, Silent
 from clipalign.transforms.spectrum import Powers
 
-__all__ = ["Panel", "Scan", "ScanRow", "Scanned", "parse_scan", "scan_powers", "write_scan"]
+__all__ = [
+    "KEPT",
+    "Panel",
+    "Scan",
+    "ScanRow",
+    "Scanned",
+    "keep_scan",
+    "parse_scan",
+    "scan_powers",
+    "write_scan",
+]
 
 MAX_POINTS = 10_000
+KEPT = "scan.json"
+"""The last scan of a run's own map, in the run directory, where `clipalign report` finds it."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +252,7 @@ def write_scan(scan: Scanned, folder: Path, reporter: Reporter | None = None) ->
     writer.writerows(asdict(row) for row in scan.rows)
     written = [folder / "scan.csv", folder / "scan.json"]
     atomic_write_text(written[0], table.getvalue())
-    atomic_write_text(written[1], json.dumps(scan.document(), indent=2) + "\n")
+    atomic_write_text(written[1], _as_json(scan))
     from clipalign.transforms.scan_plot import plot_scan  # which needs the types above
 
     try:
@@ -252,3 +264,16 @@ def write_scan(scan: Scanned, folder: Path, reporter: Reporter | None = None) ->
         )
         return written
     return [*written, folder / "scan.png"]
+
+
+def keep_scan(scan: Scanned, run: Path) -> None:
+    """Keep a scan of a run's own map in the run, where its report finds it.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    atomic_write_text(run / KEPT, _as_json(scan))
+
+
+def _as_json(scan: Scanned) -> str:
+    return json.dumps(scan.document(), indent=2) + "\n"

@@ -3,8 +3,8 @@ activity, whichever they were trained for.
 
     clipalign train --task typographic --trainable head -o runs/head-0 --seed 0
     clipalign train --task gender -o runs/gender-0 --seed 0
-    python examples/study/over_t.py runs/head-0 --scan -1:1:0.1 -o studies/figures
-    python examples/study/over_t.py runs/gender-0 --scan 0:1.2:0.05 -o studies/figures
+    python examples/study/over_t.py runs/head-0 --scan=-1:1:0.1 -o studies/figures
+    python examples/study/over_t.py runs/gender-0 --scan=0:1.2:0.05 -o studies/figures
 
 Each run is scanned as `clipalign transform --scan` does it; several runs give mean ± standard
 deviation. Writes Markdown, and SVG of curves.
@@ -13,6 +13,8 @@ deviation. Writes Markdown, and SVG of curves.
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,10 +44,12 @@ def scanned(runs: Sequence[Path], ts: Sequence[float], split: str) -> tuple[Curv
     return curves, title
 
 
-def table(curves: Curves, ts: Sequence[float], about: str) -> str:
+def table(curves: Curves, ts: Sequence[float], about: str, command: str) -> str:
     """Markdown: percent, mean over runs ± standard deviation."""
     runs = len(next(iter(curves.values())))
-    lines = [f"{about}; {runs} run(s), mean ± standard deviation, percent.", ""]
+    spread = "; mean ± standard deviation over runs" if runs > 1 else ""
+    of = f"{runs} runs of different seeds" if runs > 1 else "one run"
+    lines = [f"{about}; {of}{spread}; percent. Made by `{command}`.", ""]
     lines += ["| t | " + " | ".join(curves) + " |", "|-" * (len(curves) + 1) + "|"]
     for i, t in enumerate(ts):
         cells = []
@@ -83,14 +87,15 @@ def plot(curves: Curves, ts: Sequence[float], about: str, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", help="that trained a head on the same task")
-    parser.add_argument("--scan", default="-1:1:0.1", help="A:B:STEP of t")
+    parser.add_argument("--scan", default="-1:1:0.1", help="A:B:STEP of t, written --scan=-1:1:0.1")
     parser.add_argument("--split", default="test", help="of the runs' dataset")
     parser.add_argument("-o", "--output", type=Path, default=Path("studies/figures"))
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     ts = parse_scan(arguments.scan)
     curves, about = scanned(arguments.runs, ts, arguments.split)
-    text = table(curves, ts, about)
+    command = shlex.join(["python", "examples/study/over_t.py", *sys.argv[1:]])
+    text = table(curves, ts, about, command)
     stem = arguments.output / f"{arguments.runs[0].name}-over-t"
     plot(curves, ts, about, stem.with_suffix(".svg"))
     stem.with_suffix(".md").write_text(text, encoding="utf-8")

@@ -23,6 +23,7 @@ from clipalign.evals.results import (
     write_result,
 )
 from clipalign.evals.statistics import Interval
+from clipalign.training.removal import check_removal
 
 SETTINGS = ["train.steps=1", "train.batch_size=4", "dataset_options={concepts: 10, train_views: 1}"]
 
@@ -51,6 +52,10 @@ def result(sha256, accuracy):
         "clean_accuracy": share(accuracy, higher_is_better=True, interval=interval(0.8, 0.93)),
         "max_skew": share(0.25, higher_is_better=False),
         "kl_to_reference": MetricValue(value=0.125, n=100, unit="nats", description="KL."),
+        "retention_kl_to_reference": MetricValue(value=1e-9, n=100, unit="nats", description="KL."),
+        "cosine_to_reference": MetricValue(
+            value=1 - 1e-9, n=100, unit="cosine", description="Cosine."
+        ),
     }
     worse = {"difference": -0.0625, "interval": interval(-0.1, -0.02)}
     return SuiteResult(
@@ -87,6 +92,10 @@ def test_a_run_brings_its_card_with_its_data(run):
     assert str(run[0].parent) not in text
 
 
+def test_what_a_real_run_holds_may_be_removed_with_it(run):
+    assert check_removal(run[0]).bytes > 0
+
+
 def test_results_come_with_intervals_costs_and_bias(run):
     output, sha256 = run
     refresh_card(output / "model", sha256)
@@ -96,6 +105,8 @@ def test_results_come_with_intervals_costs_and_bias(run):
     assert "| clean accuracy | -6.2 [-10.0, -2.0] | yes |" in given_up
     assert "max skew" not in given_up  # it fell, and that is better
     assert "| kl to reference | 0.1250 | – |" in given_up
+    assert "retention" not in given_up  # nothing moved there
+    assert "cosine" not in given_up
     assert "max skew | 25.0 %" in section(text, "Bias")
     assert "11.1 %" not in text  # of other weights
     assert "/home/someone" not in text

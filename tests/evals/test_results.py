@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from clipalign.errors import DataError
 from clipalign.evals.measures import compare, measure
+from clipalign.evals.metrics import expected_calibration_error
 from clipalign.evals.results import (
     DatasetIdentity,
     MetricValue,
@@ -282,6 +283,22 @@ def test_a_measure_of_another_statistic():
     median = describe(np.arange(101.0), statistic=lambda v: float(np.percentile(v, 50)))
     assert median.value == 50
     assert 30 < median.interval.low < 50 < median.interval.high < 70
+
+
+def test_a_statistic_in_which_chance_adds_up_lies_within_its_interval():
+    """A model that knows how sure to be: its resamples are calibrated worse than its images."""
+    confidence = np.repeat([0.2, 0.4, 0.6, 0.8], 25)
+    right = np.concatenate([np.arange(25) < 25 * c for c in (0.2, 0.4, 0.6, 0.8)])
+
+    def ece(rows):
+        return expected_calibration_error(rows[:, 0], rows[:, 1])
+
+    columns = np.stack([confidence, right], axis=1)
+    assert describe(columns, statistic=ece, resamples=200).interval.low > 0.01
+    centred = describe(columns, statistic=ece, resamples=200, within=(0.0, 1.0))
+    assert centred.value == pytest.approx(0, abs=1e-9)
+    assert centred.interval.method == "bootstrap-normal"
+    assert centred.interval.low <= centred.value < centred.interval.high < 0.2
 
 
 def test_right_and_wrong_are_compared_with_mcnemar():

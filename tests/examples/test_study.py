@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from clipalign.cli.app import run as run_command
+from clipalign.comparison.compare import write_recipe
 from clipalign.comparison.plan import make_plan
 
 STUDY = Path(__file__).parents[2] / "examples" / "study"
@@ -67,15 +69,52 @@ def test_the_page_names_scripts_that_exist():
 def test_kl_per_image_gives_quantiles_by_method(tmp_path):
     module = script("kl_per_image")
     kl = {"kto": [np.arange(101.0), np.arange(101.0)], "reference": [np.zeros(101)]}
-    assert "| kto | 2 | 101 | 50.0000 | 10.0000 | 25.0000 | 50.0000 |" in module.table(kl)
+    text = module.table(kl, [f"drawing {i}" for i in range(101)], Path("studies/beta"))
+    assert "each of 101 clean images" in text
+    assert "`python examples/study/kl_per_image.py studies/beta`" in text
+    row = re.search(
+        r"\| kto \| 2 \| 50.0000 \[(.*?), (.*?)\] \| 10.0000 \| 25.0000 \| 50.0000", text
+    )
+    assert 40 < float(row[1]) < 50 < float(row[2]) < 60
     pytest.importorskip("matplotlib")
     module.plot(kl, tmp_path / "kl.svg")
     assert "kto" in (tmp_path / "kl.svg").read_text()
 
 
+def test_results_are_collected_with_what_a_reader_must_know(study, tmp_path):
+    pytest.importorskip("matplotlib")
+    studies, results = tmp_path / "studies", tmp_path / "results"
+    write_recipe(study)
+    shutil.copytree(study.output, studies / "beta")
+    (studies / "figures").mkdir()
+    (studies / "figures" / "police.txt").write_text("who is found")
+    module = script("collect")
+    module.collect(studies, results)
+    page = (results / "beta" / "README.md").read_text()
+    heading = next(i for i, line in enumerate(page.splitlines()) if line.startswith("## "))
+    caption = page.splitlines()[heading + 2]
+    for words in (
+        "`clipalign compare examples/study/beta.yaml -o studies/beta`",
+        "n = 4 images",
+        "2 seeds (0, 1)",
+        "95 % interval over images",
+    ):
+        assert words in caption
+    assert "Failed: broken-s0: DataError: No data." in page
+    index = (results / "README.md").read_text()
+    links = re.findall(r"\]\((.*?)\)", index)
+    assert {"beta/README.md", "beta/kl-per-image.svg", "figures/police.txt"} <= set(links)
+    assert all((results / link).exists() for link in links)
+    assert "| robust | 2 | 0.1500" in (results / "beta" / "kl-per-image.md").read_text()  # 1.2/8
+    first = {p: p.read_bytes() for p in results.rglob("*") if p.is_file()}
+    (results / "beta" / "front-of-a-study-that-changed.svg").write_text("")
+    module.collect(studies, results)
+    assert {p: p.read_bytes() for p in results.rglob("*") if p.is_file()} == first
+
+
 def test_curves_over_t_as_a_table_by_hand():
     module = script("over_t")
     curves = {"OD": [[0.5, 0.6], [0.7, 0.6]], "OCR": [[0.1, 0.2], [0.1, 0.2]]}
-    text = module.table(curves, [0.0, 1.0], "9 images")
+    text = module.table(curves, [0.0, 1.0], "9 images", "python over_t.py")
     assert "| 0 | 60.0 ± 14.1 | 10.0 ± 0.0 |" in text
     assert "| 1 | 60.0 ± 0.0 | 20.0 ± 0.0 |" in text

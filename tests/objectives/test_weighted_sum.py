@@ -103,7 +103,7 @@ def test_a_term_that_needs_the_whole_batch_makes_the_sum_need_it(term: type[Obje
         ([{"dpo": {"weight": True}}], ConfigError, "must be a positive number"),
         ([{"dpo": {}, "kto": {}}], ConfigError, r"objective\.0: must be a name, or one name with"),
         ([{"dpo": 0.7}], ConfigError, r"objective\.0: the options of 'dpo' must be keys"),
-        ([], UsageError, "no objective in the list"),
+        ([], UsageError, "list `objective` is empty"),
     ],
 )
 def test_an_error_names_its_entry(terms: Any, error: type[ClipAlignError], words: str) -> None:

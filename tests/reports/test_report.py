@@ -11,12 +11,21 @@ from pathlib import Path
 import pytest
 
 from clipalign.errors import DataError, RunError, UsageError
-from clipalign.evals.results import read_result, read_rows, write_result
+from clipalign.evals.results import (
+    DatasetIdentity,
+    MetricValue,
+    ModelIdentity,
+    SuiteResult,
+    read_result,
+    read_rows,
+    write_result,
+)
 from clipalign.reports.boards import boards_of, headline
 from clipalign.reports.curves import training_charts
 from clipalign.reports.plots import write_plots
 from clipalign.reports.report import report
-from clipalign.reports.sources import find_sources
+from clipalign.reports.sources import Measured, Source, find_sources
+from clipalign.reports.tables import summary_table
 from clipalign.reports.wall import KINDS, build_wall
 from clipalign.reports.words import label, number
 
@@ -276,6 +285,56 @@ def test_a_scan_is_curves_over_t(tmp_path):
     (tmp_path / "age-scan" / "scan.json").write_text('{"rows": []}')
     with pytest.raises(DataError, match="is not a scan"):
         report(tmp_path / "age-scan")
+
+
+def test_a_scan_of_written_words_is_reading_against_looking(world, tmp_path):
+    rows = [
+        {"t": t / 2, "od": 0.2 + t / 10, "ocr": 0.6 - t / 10, "od_two_way": 0.3, "ocr_two_way": 0.7}
+        for t in range(-2, 3)
+    ]
+    scan = {"dataset": "emoji", "split": "test", "images": 1200, "rows": rows}
+    run = copied(world.first, tmp_path)
+    (run / "scan.json").write_text(json.dumps(scan))
+    made = report(run, output=tmp_path / "run.html")
+    page = Page(made.path)
+    assert page.problems == []
+    for words in ("Reading or looking, over t", "1,200 attacked images of emoji, split test"):
+        assert words in page.text
+    assert "object, of all" in page.text
+    assert ("0.4", "40.0 %") in [value for row in page.rows for value in row[1]]  # od at t = 1
+    assert "Before and after" in page.text  # the run's own results are there too
+    alone = Page(report(run / "scan.json", output=tmp_path / "scan.html").path)
+    assert "Reading or looking, over t" in alone.text
+
+
+def test_retention_is_shown_once_a_model():
+    def measured(split, retention):
+        def share(value):
+            return MetricValue(
+                value=value, n=10, unit="share", description="x", higher_is_better=True
+            )
+
+        metrics = {"attacked_accuracy": share(0.5), "clean_accuracy": share(0.7)}
+        metrics["retention_accuracy"] = share(retention)
+        return Measured(
+            Path(f"{split}.json"),
+            SuiteResult(
+                suite="typographic", suite_version=1, seed=0, metrics=metrics,
+                model=ModelIdentity(spec="m", sha256="1" * 64, name="m"),
+                dataset=DatasetIdentity(
+                    name="emoji", split=split, fingerprint=split, licence="x", n=10
+                ),
+            ),
+        )  # fmt: skip
+
+    results = (measured("a", 0.9), measured("b", 0.9), measured("c", 0.8))
+    boards = boards_of([Source("m", Path("m"), results=results)])
+    said = [[row.name for row in board.costs] for board in boards]
+    first = ["clean_accuracy", "retention_accuracy"]
+    assert said == [first, ["clean_accuracy"], first]
+    text = summary_table([m.result for m in results])
+    assert text.count("retention accuracy") == 2
+    assert text.count("Retention is as above.") == 1
 
 
 def test_plots_are_files_and_the_same_each_time(world, tmp_path):

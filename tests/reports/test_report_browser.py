@@ -198,6 +198,7 @@ def test_on_paper_everything_is_open_and_the_controls_are_gone(open_page):
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details:not([open])").count() == 0
+    assert page.locator("img[loading=lazy]").count() == 0
     for selector in (".bar", ".filters", ".dial input"):
         assert not page.locator(selector).first.is_visible()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -101,6 +102,40 @@ def test_no_line_is_wider_than_100_columns(split):
     text = summary_table([wide, wide], details=True)
     assert max(map(len, text.splitlines())) <= WIDTH
     assert text.count("Warning: 3 of 103") == 2
+
+
+@pytest.mark.parametrize("width", [36, 60, 80, 100, 120])
+@pytest.mark.parametrize("against", [True, False])
+def test_a_table_fits_the_terminal_and_cuts_no_number(width, against):
+    measured = result() if against else result(against=None, comparisons=[])
+    metrics = {f"{name}_of_the_first_and_of_the_last": m for name, m in measured.metrics.items()}
+    long = measured.model_copy(
+        update={
+            "metrics": metrics,
+            "comparisons": [
+                c.model_copy(update={"metric": f"{c.metric}_of_the_first_and_of_the_last"})
+                for c in measured.comparisons
+            ],
+        }
+    )
+    free, fitted = (summary_table([long], details=True, width=w) for w in (None, width))
+    assert max(map(len, fitted.splitlines())) <= width
+
+    def numbers(text):
+        return sorted(re.findall(r"[+-]?\d+\.\d+", text))
+
+    assert numbers(fitted) == numbers(free)
+
+
+def test_on_a_narrow_terminal_intervals_stand_below_their_numbers():
+    lines = summary_table([result()], width=76).splitlines()
+    head = next(i for i, row in enumerate(lines) if row.startswith("metric"))
+    assert lines[head + 1].split() == ["[95", "%]", "[95", "%]"]
+    assert set(lines[head + 2]) == {"-"}
+    row = next(i for i, text in enumerate(lines) if text.startswith("attacked"))
+    assert "70.0 %" in lines[row]
+    assert "[" in lines[row + 1]
+    assert lines[row].index("%") < lines[row].index("70.0")
 
 
 def test_columns_align_and_carry_no_colour(monkeypatch):

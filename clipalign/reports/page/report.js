@@ -132,6 +132,9 @@
     turn(Number(range.getAttribute("value")));
   }
 
-  // On paper nothing can be opened, so everything is.
-  addEventListener("beforeprint", () => all("details").forEach((fold) => { fold.open = true; }));
+  // On paper nothing can be opened or scrolled to, so everything is open, and every picture there.
+  addEventListener("beforeprint", () => {
+    all("details").forEach((fold) => { fold.open = true; });
+    all("img[loading]").forEach((image) => { image.loading = "eager"; });
+  });
 })();

@@ -1,0 +1,75 @@
+"""What holds of every command alike: its help is whole, its examples parse, its JSON is JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from clipalign.cli.app import run
+from tests.command_lines import LEAVES, arguments_of, parse, words_of
+
+NAMES = [" ".join(path) for path in LEAVES]
+BY_NAME = dict(zip(NAMES, LEAVES.values(), strict=True))
+ON_NOTHING = (  # commands that have a result where there is neither a run nor a file
+    ["runs", "list"], ["datasets", "list"], ["cache", "list"], ["config", "show"],
+    ["config", "schema"], ["plugins", "list"], ["plugins", "show", "kto"], ["plugins", "doctor"],
+    ["datasets", "show", "oxford-pets"], ["config", "cp", "gender", "copy.yaml"],
+    ["cache", "rm", "--all"], ["plugins", "new", "my-loss", "--kind", "objective"],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_takes_json_and_quiet(name):
+    options = {option for param in BY_NAME[name].params for option in param.opts}
+    assert {"--json", "--quiet", "-q"} <= options
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_help_documents_every_option_and_argument(name, capsys):
+    assert run([*name.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    together = " ".join(shown.split())
+    for param in BY_NAME[name].params:
+        assert param.help, param.name
+        options = [o for o in (*param.opts, *param.secondary_opts) if o.startswith("-")]
+        assert all(option in shown for option in options), param.name
+        assert " ".join(param.help.split())[:40] in together, param.name
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_examples_are_commands_that_it_takes(name):
+    lines = [line.strip() for line in (BY_NAME[name].help or "").splitlines()]
+    examples = [line for line in lines if line.startswith("clipalign ")]
+    assert any(line.startswith(f"clipalign {name}") for line in examples)
+    for line in examples:
+        parse(arguments_of(words_of(line)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_with_json_what_goes_wrong_is_one_document_too(name, capsys):
+    assert run([*name.split(), "--no-such-option", "--json"]) == 2
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["error"]["exit_code"] == 2
+    assert printed.err == ""
+
+
+@pytest.mark.parametrize("arguments", ON_NOTHING, ids=" ".join)
+def test_with_json_its_result_is_one_document(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
+    assert run([*arguments, "--json"]) == 0
+    printed = capsys.readouterr()
+    json.loads(printed.out)
+    assert "\x1b" not in printed.out + printed.err
+
+
+@pytest.mark.parametrize("arguments", ON_NOTHING[:6], ids=" ".join)
+def test_quiet_leaves_the_result(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
+    assert run([*arguments, "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out
+    assert printed.err == ""

@@ -24,7 +24,16 @@ OUTCOMES = ("held", "lost", "traceback", "hang", "escape")
 """What becomes of a trial. `lost`: work, data or exactness; `escape`: a write outside the output
 directory, code run that should not be, or text that acts in a terminal, a page or a sheet."""
 
-MODULES = ("tests.campaign.smoke",)
+MODULES = (
+    "tests.campaign.smoke",
+    "tests.campaign.images",
+    "tests.campaign.tables",
+    "tests.campaign.shards",
+    "tests.campaign.yamls",
+    "tests.campaign.sets",
+    "tests.campaign.checkpoints",
+    "tests.campaign.names",
+)
 
 
 class Broken(Exception):

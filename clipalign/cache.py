@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import stat
@@ -16,7 +15,7 @@ from typing import Any
 import platformdirs
 
 from clipalign.errors import ClipAlignError, UsageError, near_matches
-from clipalign.files import storage_errors
+from clipalign.files import parse_json, storage_errors
 from clipalign.plain_yaml import read_yaml_mapping
 
 _MAX_HEADER = 1 << 20
@@ -202,7 +201,7 @@ def entry_header(path: Path) -> tuple[dict[str, Any], int] | None:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > _MAX_HEADER:
                 return None
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
     except (OSError, ValueError, struct.error):
         return None
     return (header, 8 + length) if isinstance(header, dict) else None

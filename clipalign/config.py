@@ -327,7 +327,8 @@ def _option_problems(tree: Mapping[str, Any]) -> list[str]:
         if isinstance(options, dict) and name in registry(kind).names():
             problems += option_problems(kind, name, options, f"{key}_options")
     for kind, key in (("objectives", "objective"), ("trackers", "trackers")):
-        for place, item in enumerate(tree.get(key) or ()):
+        items = tree.get(key)
+        for place, item in enumerate(items if isinstance(items, list | tuple) else ()):
             try:
                 name, options = term(item)[1:] if key == "objective" else named(item)
             except ValueError:

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,11 +25,14 @@ __all__ = [
     "atomic_write_text",
     "atomic_writer",
     "canonical_json",
+    "parse_json",
+    "read_regular",
     "sha256_bytes",
     "sha256_file",
     "storage_errors",
 ]
 
+_UNBLOCKED = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # where there are such
 _ADVICE = {
     errno.ENOSPC: "the disk is full. Free some space or choose another place, then run it again.",
     errno.EDQUOT: "your disk quota is used up. Free some space or choose another place, then run "
@@ -141,6 +145,40 @@ def append_jsonl(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
                 if handle.read(1) != b"\n":
                     line = b"\n" + line
             handle.write(line)
+
+
+def read_regular(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
+    """The bytes of a file that somebody else may have put there.
+
+    A pipe or a device is refused unread: reading one may never end.
+
+    Args:
+        path: of the file.
+        limit: bytes at most.
+
+    Raises:
+        OSError: it cannot be read, is no file, or is larger.
+    """
+    descriptor = os.open(path, os.O_RDONLY | _UNBLOCKED)
+    with open(descriptor, "rb") as handle:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is a pipe, a device or a directory, and not a file")
+        data = handle.read(-1 if limit is None else limit + 1)
+    if limit is not None and len(data) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes")
+    return data
+
+
+def parse_json(data: bytes | str) -> Any:
+    """What a JSON text says.
+
+    Raises:
+        ValueError: it is not JSON, or nested so deeply that reading it would end in a crash.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def sha256_bytes(data: bytes) -> str:

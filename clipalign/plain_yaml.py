@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from clipalign.errors import ConfigError
+from clipalign.files import read_regular
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
@@ -26,10 +27,7 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
         ConfigError: when it cannot be read, is too large, or is not plain YAML.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ValueError(f"larger than {MAX_BYTES} bytes")
+        content = read_regular(path, MAX_BYTES)
         tree = parse_yaml(content.decode("utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["printable"]
+from typing import TypeVar
+
+__all__ = ["printable", "sheet_cell"]
+
+_T = TypeVar("_T")
 
 
 def printable(text: str) -> str:
@@ -11,3 +15,15 @@ def printable(text: str) -> str:
         c if c.isprintable() or c in "\n\t\u200d" else c.encode("unicode_escape").decode()
         for c in text
     )
+
+
+def sheet_cell(value: _T) -> _T | str:
+    """A cell for a CSV file, which a spreadsheet shows and does not compute.
+
+    Text that would begin a formula (=, +, -, @, also after spaces) gets an apostrophe before it;
+    numbers and whatever else is no text stay as they are.
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") or text[:1] == "\t" else text

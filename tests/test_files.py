@@ -22,6 +22,8 @@ from clipalign.files import (
     atomic_write_text,
     atomic_writer,
     canonical_json,
+    parse_json,
+    read_regular,
     sha256_bytes,
     sha256_file,
     storage_errors,
@@ -252,3 +254,20 @@ def test_the_hash_of_a_file_is_the_hash_of_its_bytes(tmp_path):
     large = os.urandom(3_000_001)
     (tmp_path / "large").write_bytes(large)
     assert sha256_file(tmp_path / "large") == hashlib.sha256(large).hexdigest()
+
+
+def test_only_files_are_read_and_only_so_much(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    assert read_regular(tmp_path / "file", 3) == b"abc"
+    with pytest.raises(OSError, match="larger than 2"):
+        read_regular(tmp_path / "file", 2)
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
+        with pytest.raises(OSError, match=r"not a file|directory"):
+            read_regular(path)
+
+
+def test_json_that_is_nested_too_deeply_is_an_error_in_words():
+    assert parse_json(b'{"a": [1]}') == {"a": [1]}
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_json("[" * 100_000)

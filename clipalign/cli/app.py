@@ -22,6 +22,7 @@ turns it into the exit code. A failed command prints no traceback; CLIPALIGN_DEB
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import traceback
@@ -223,7 +224,9 @@ def run(arguments: Sequence[str]) -> int:
     except TyperException as error:
         if as_json or not hasattr(error, "show"):
             return _fail("UsageError", error.format_message(), error.exit_code, as_json)
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        print(console.printable(shown.getvalue()), end="", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return _fail("Interrupted", "Interrupted.", 130, as_json)

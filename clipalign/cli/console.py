@@ -153,14 +153,14 @@ def _rich_bar(label: str, total: int | None) -> Iterator[Bar]:
     from rich.console import Console as RichConsole
 
     columns = (
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
         progress.TimeRemainingColumn(),
         progress.TextColumn("{task.fields[figures]}", markup=False),
     )
     with progress.Progress(*columns, console=RichConsole(stderr=True), transient=True) as bars:
-        task = bars.add_task(label, total=total, figures="")
+        task = bars.add_task(printable(label), total=total, figures="")
         shown: dict[str, float | str] = {}
 
         class RichBar:

@@ -7,7 +7,6 @@ of `metrics.jsonl` (`loss`), or a metric of a result: `typographic-emoji-test.at
 
 from __future__ import annotations
 
-import json
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clipalign.errors import ClipAlignError, ConfigError, RunError, UsageError, near_matches
+from clipalign.files import parse_json, read_regular
 
 ROOT = Path("runs")
 MAX_BYTES = 1 << 26
@@ -94,7 +94,7 @@ def last_metrics(run: Path) -> dict[str, Any]:
         lines = file.read().splitlines()
     for line in reversed(lines):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue
         if isinstance(row, dict):
@@ -205,7 +205,7 @@ def _number(value: Any) -> float | None:
         return None
     try:
         return float(value)  # YAML reads 1e-5 as text
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
@@ -221,6 +221,6 @@ def _read_json(path: Path) -> Any:
     if path.stat().st_size > MAX_BYTES:
         raise RunError(f"{path} is larger than a result file can be ({MAX_BYTES} bytes).")
     try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        return parse_json(read_regular(path))
+    except (OSError, ValueError) as error:
         raise RunError(f"{path} is not a result file: {error}. Evaluate the run again.") from None

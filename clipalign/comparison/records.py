@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from clipalign.comparison.plan import Cell, Plan
 from clipalign.errors import RunError
-from clipalign.files import atomic_write_text
+from clipalign.files import atomic_write_text, parse_json, read_regular
 
 __all__ = ["Record", "State", "check_definitions", "read_record", "write_record"]
 
@@ -62,7 +62,7 @@ def read_record(plan: Plan, cell: Cell) -> Record:
     """
     path = record_path(plan, cell)
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_json(read_regular(path))
         version = document.pop("schema_version")
         record = Record(**document)
     except FileNotFoundError:

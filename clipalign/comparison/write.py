@@ -19,8 +19,9 @@ from clipalign.comparison.recipe import folder_name
 from clipalign.comparison.summary import Panel, Summary
 from clipalign.comparison.tables import markdown
 from clipalign.errors import DataError
-from clipalign.files import atomic_write_text
+from clipalign.files import atomic_write_text, read_regular
 from clipalign.progress import Reporter, Silent
+from clipalign.text import sheet_cell
 
 __all__ = ["read_summary", "write_summary"]
 
@@ -65,7 +66,7 @@ def write_summary(summary: Summary, folder: Path, reporter: Reporter | None = No
                 drawn += plot_front(panel, folder / name)
                 pictures[place] = f"{name}.svg"
     texts = {
-        f"{NAME}.json": json.dumps(summary.model_dump(mode="json"), indent=2, ensure_ascii=False),
+        f"{NAME}.json": json.dumps(summary.model_dump(mode="json"), indent=2),
         f"{NAME}.csv": _csv(summary),
         f"{NAME}.md": markdown(summary, pictures),
     }
@@ -82,7 +83,7 @@ def read_summary(path: Path) -> Summary:
     """
     file = path / f"{NAME}.json" if path.is_dir() else path
     try:
-        return Summary.model_validate_json(file.read_bytes())
+        return Summary.model_validate_json(read_regular(file))
     except OSError as error:
         raise DataError(f"Cannot read {file}: {error.strerror or error}.") from None
     except ValidationError as error:
@@ -104,7 +105,8 @@ def _csv(summary: Summary) -> str:
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n", restval="")
     writer.writeheader()
     for panel in summary.panels:
-        writer.writerows(_csv_rows(panel))
+        for row in _csv_rows(panel):
+            writer.writerow({name: sheet_cell(cell) for name, cell in row.items()})
     return text.getvalue()
 
 

@@ -39,14 +39,15 @@ class Folder:
     A folder that is named as a split (train, val, validation, test, …) and holds folders is a
     split; without one, all images are the split `train`. A class is called what its folder is
     called, underscores read as spaces. Files whose names are not those of images are passed over
-    and counted (`skipped`); hidden files are ignored.
+    and counted (`skipped`), and so are symbolic links that lead out of the root; hidden files are
+    ignored.
 
     `fingerprint` covers the names of all image files, their sizes in bytes, and the templates. It
     does not cover their content: a file that is changed and keeps its size goes unnoticed.
 
     Raises:
         DataError: no images, one class, a class without images, images without a class, or a
-            symbolic link that leads out of the root.
+            folder that is a symbolic link out of the root.
     """
 
     name = "folder"
@@ -126,7 +127,7 @@ class _Scan:
 
     def split_folders(self) -> list[tuple[str, Path]]:
         """Name and folder of each split, in the order of a training."""
-        folders = [e for e in self._entries(self._root) if e.is_dir()]
+        folders = self._folders(self._entries(self._root))
         splits = {e.name: split_name(e.name) for e in folders if self._is_split(e)}
         if not splits:
             return [("train", self._root)]
@@ -148,22 +149,22 @@ class _Scan:
     def split(self, folder: Path) -> _Split:
         """The images of one split."""
         split = _Split()
-        loose, classes, empty = [], 0, []
-        for entry in self._entries(folder):
-            if not entry.is_dir():
-                if self._is_image(entry.name):
-                    loose.append(self._name(entry.path))
-                continue
+        empty = []
+        entries = self._entries(folder)
+        folders = self._folders(entries)
+        loose = [
+            self._name(e.path) for e in entries if not _is_folder(e) and self._is_image(e.name)
+        ]
+        for entry in folders:
             before = len(split.examples)
             self._read_class(entry, split)
-            classes += 1
             if len(split.examples) == before:
                 empty.append(entry.name)
         if not split.examples:
             raise DataError(
                 f"{folder} holds {len(loose)} images and no folders of classes: put the images of "
                 "each class into a folder that is called as the class."
-                if loose and not classes
+                if loose and not folders
                 else f"There are no images in {folder}: one folder a class is expected, with files "
                 f"that end in {' '.join(self._extensions)}."
             )
@@ -179,11 +180,13 @@ class _Scan:
         for file in self._files(folder.path):
             name = self._name(file.path)
             key = name.encode("utf-8", "backslashreplace").decode()
-            if file.is_dir():
+            if not self._stays_inside(file):
+                split.skipped.append((key, f"it is a symbolic link that leads out of {self._root}"))
+            elif _is_folder(file):
                 split.skipped.append((key, "it is a symbolic link to a folder"))
             elif not self._is_image(file.name):
                 split.skipped.append((key, "its name is not that of an image file"))
-            elif not file.is_file():
+            elif not os.path.isfile(file.path):
                 split.skipped.append((key, "it is not a file, or a link to nothing"))
             else:
                 self.sizes.append((name, file.stat().st_size))
@@ -204,25 +207,38 @@ class _Scan:
                 entries = sorted(found, key=lambda e: e.name)
         except OSError as error:
             raise DataError(f"{folder} cannot be read: {error.strerror}.") from None
-        entries = [e for e in entries if not _is_clutter(e.name)]
-        for entry in entries:
-            if entry.is_symlink() and not self._is_inside(entry.path):
+        return [e for e in entries if not _is_clutter(e.name)]
+
+    def _folders(self, entries: list[os.DirEntry[str]]) -> list[os.DirEntry[str]]:
+        """The folders among what a folder holds; without one of them there would be a class less.
+
+        Raises:
+            DataError: one is a symbolic link that leads out of the root.
+        """
+        folders = [e for e in entries if _is_folder(e)]
+        for folder in folders:
+            if not self._stays_inside(folder):
                 raise DataError(
-                    f"{entry.path} is a symbolic link that leads out of {self._root}, to "
-                    f"{os.path.realpath(entry.path)}; such links are not followed. Copy what it "
+                    f"{folder.path} is a symbolic link that leads out of {self._root}, to "
+                    f"{os.path.realpath(folder.path)}; such links are not followed. Copy what it "
                     "leads to, or name the real folder."
                 )
-        return entries
+        return folders
 
-    def _is_inside(self, path: str) -> bool:
-        real = os.path.realpath(path)
+    def _stays_inside(self, entry: os.DirEntry[str]) -> bool:
+        """Whether an entry is no link, or one to something below the root."""
+        if not entry.is_symlink():
+            return True
+        real = os.path.realpath(entry.path)
         return os.path.commonpath([real, self._real]) == self._real
 
     def _is_split(self, folder: os.DirEntry[str]) -> bool:
         if folder.name.lower() not in SPLIT_NAMES:
             return False
         entries = self._entries(folder.path)
-        return any(e.is_dir() for e in entries) and not any(self._is_image(e.name) for e in entries)
+        return any(_is_folder(e) for e in entries) and not any(
+            self._is_image(e.name) for e in entries
+        )
 
     def _holds_images(self, folder: os.DirEntry[str]) -> bool:
         return any(self._is_image(file.name) for file in self._files(folder.path))
@@ -232,6 +248,11 @@ class _Scan:
 
     def _name(self, path: str) -> str:
         return Path(path).relative_to(self._root).as_posix()
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one; a link that goes round in circles is none."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def _is_clutter(name: str) -> bool:

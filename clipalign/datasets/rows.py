@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import importlib
 import io
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from clipalign.errors import DataError
+from clipalign.files import parse_json, read_regular
 
 __all__ = ["Row", "read_rows"]
 
@@ -56,7 +56,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def _text(path: Path) -> str:
-    data = path.read_bytes()
+    data = read_regular(path, _MAX_BYTES)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{path} is UTF-16. Save it as UTF-8.")
     # bytes that are no UTF-8 become lone surrogates, so that each row can name its own
@@ -107,8 +107,8 @@ def _jsonl(path: Path) -> list[Row]:
             rows.append(Row(number, {}, (_NOT_UTF8,)))
             continue
         try:
-            row = json.loads(line) if len(line) <= 8 * _MAX_CELL else "too long"
-        except (ValueError, RecursionError):
+            row = parse_json(line) if len(line) <= 8 * _MAX_CELL else "too long"
+        except ValueError:
             row = None
         if not isinstance(row, dict):
             rows.append(Row(number, {}, ("not a JSON object on one line",)))

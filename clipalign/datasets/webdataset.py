@@ -23,7 +23,7 @@ from clipalign.datasets.options import (
 )
 from clipalign.datasets.shards import Member, Sample, read_at, samples
 from clipalign.errors import DataError, near_matches
-from clipalign.files import canonical_json, sha256_bytes
+from clipalign.files import canonical_json, parse_json, read_regular, sha256_bytes
 
 __all__ = ["WebDataset"]
 
@@ -172,8 +172,8 @@ class WebDataset:
                 cells[ending] = text.strip()
                 continue
             try:
-                tree = json.loads(text)
-            except (ValueError, RecursionError):
+                tree = parse_json(text)
+            except ValueError:
                 tree = None
             if not isinstance(tree, dict):
                 raise ValueError("its json is not a JSON object")
@@ -220,7 +220,8 @@ def _shards(path: Path) -> tuple[Path, ...]:
     elif path.is_file():
         found = [path]
     else:
-        found = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
+        matching = map(Path, sorted(glob.glob(str(path), recursive=True)))
+        found = [p for p in matching if p.is_file()]
     if not found:
         raise DataError(f"There are no shards (.tar) in {path}.")
     return tuple(found)
@@ -239,7 +240,10 @@ def _split(shard: Path, root: Path) -> str:
 def _names_beside(shard: Path) -> tuple[str, ...] | None:
     for folder in (shard.parent, shard.parent.parent):
         if (folder / NAMES).is_file():
-            lines = (folder / NAMES).read_text(encoding="utf-8").splitlines()
+            try:
+                lines = read_regular(folder / NAMES).decode("utf-8-sig").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise DataError(f"{folder / NAMES} cannot be read as text: {error}.") from None
             return tuple(line.strip() for line in lines if line.strip())
     return None
 

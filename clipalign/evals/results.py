@@ -22,7 +22,13 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from clipalign._version import __version__
 from clipalign.errors import DataError, near_matches
 from clipalign.evals.statistics import Interval
-from clipalign.files import atomic_write_bytes, atomic_writer, canonical_json, sha256_bytes
+from clipalign.files import (
+    atomic_write_bytes,
+    atomic_writer,
+    canonical_json,
+    read_regular,
+    sha256_bytes,
+)
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -192,7 +198,7 @@ def write_result(
     payload["rows"] = None if recorded is None else recorded.model_dump()
     try:
         payload["content_sha256"] = sha256_bytes(canonical_json(payload))
-        text = json.dumps(payload, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(payload, sort_keys=True, indent=2, allow_nan=False)
         data = f"{text}\n".encode()
     except ValueError as error:
         raise DataError(f"Cannot write {path}, its content is not JSON: {error}.") from error
@@ -273,7 +279,7 @@ def _checked_rows(path: Path, rows: RowsFile) -> bytes:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror or error}.") from error
 

@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from clipalign.errors import ModelError
-from clipalign.files import atomic_write_bytes
+from clipalign.files import atomic_write_bytes, parse_json
 
 if TYPE_CHECKING:
     from clipalign.models.loaded import LoadedModel
@@ -103,7 +103,7 @@ class LinearMap:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {}).get("clipalign", "{}"))
+                about = parse_json((file.metadata() or {}).get("clipalign", "{}"))
                 return cls(file.get_tensor("W")), about
         except (OSError, ValueError, SafetensorError) as error:
             raise ModelError(f"{path} is not a linear map: {error}") from None

@@ -6,7 +6,6 @@ a file of weights. Only the kinds "pretrained" and "hub" ever reach for the netw
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from clipalign.errors import ModelError
+from clipalign.files import parse_json, read_regular
 from clipalign.models.library import Announce, build_clip, open_clip_module
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.spec import (
@@ -35,6 +35,7 @@ __all__ = ["LoadedModel", "default_device", "load_model", "model_config", "open_
 
 _METADATA_KEY = "open_clip_config"
 _RANDOM_SEED = 0
+_MOST_LAYERS = 1000
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def load_model(
     parsed = spec if isinstance(spec, ModelSpec) else parse_model_spec(spec)
     open_clip_module(announce)
     source = _SOURCES[parsed.kind](parsed)
+    _check_size(source)
     with torch.random.fork_rng(devices=[]):
         # Seeded for the kind "random"; for the others every weight is overwritten below.
         torch.manual_seed(_RANDOM_SEED)
@@ -164,7 +166,7 @@ _SOURCES: dict[str, Callable[[ModelSpec], _Source]] = {
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
     return _parse_config(text, str(path))
@@ -172,7 +174,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _parse_config(text: str, where: str) -> dict[str, Any]:
     try:
-        config = json.loads(text)
+        config = parse_json(text)
     except ValueError as error:
         raise ModelError(f"{where} is not JSON: {error}") from error
     model_cfg = config.get("model_cfg") if isinstance(config, dict) else None
@@ -191,6 +193,42 @@ def _complete(config: dict[str, Any], preprocess: dict[str, Any]) -> dict[str, A
     merged = transform.merge_preprocess_dict(transform.PreprocessCfg(), preprocess)
     own = {OWN_KEY: config[OWN_KEY]} if isinstance(config.get(OWN_KEY), dict) else {}
     return {"model_cfg": config["model_cfg"], "preprocess_cfg": merged, **own}
+
+
+def _check_size(source: _Source) -> None:
+    """Refuse an architecture that is far larger than its file of weights, before it is built.
+
+    A wrong number in a configuration would take all memory, or hours.
+
+    Raises:
+        ModelError: it is.
+    """
+    if source.weights is None:
+        return
+    needed = 0
+    for tower in ("vision_cfg", "text_cfg"):
+        cfg = source.config["model_cfg"][tower]
+        sizes = cfg if isinstance(cfg, dict) else {}
+        layers, width, words = (_whole(sizes.get(key)) for key in ("layers", "width", "vocab_size"))
+        if layers > _MOST_LAYERS:
+            raise ModelError(
+                f"{tower} of {source.weights.parent} has {layers} layers, and {_MOST_LAYERS} is "
+                f"the most. Check its {CONFIG_NAME}."
+            )
+        needed += 4 * layers * width**2 + words * width
+    held = source.weights.stat().st_size
+    if needed > held and source.weights.suffix == ".safetensors":
+        raise ModelError(
+            f"The architecture needs {needed:,} numbers at least, and {source.weights} has "
+            f"{held:,} bytes: they do not belong together."
+        )
+
+
+def _whole(value: Any) -> int:
+    """A positive whole number, or the sum of a list of them; 0 for whatever else there is."""
+    if isinstance(value, list):
+        return sum(_whole(item) for item in value)
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _load_weights(clip: Any, source: _Source, spec: ModelSpec) -> None:
@@ -237,7 +275,7 @@ def _check_beside(config: dict[str, Any], directory: Path) -> None:
     """A config.json of transformers in the same directory must name the same activation."""
     path = directory / HF_CONFIG_NAME
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(read_regular(path))
         theirs = open_clip_model_cfg(found, str(path))["quick_gelu"]
     except (OSError, ValueError, ModelError, AttributeError):  # none, or of another kind of model
         return

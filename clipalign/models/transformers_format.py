@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from clipalign.errors import ModelError, UsageError
+from clipalign.files import parse_json, read_regular
 from clipalign.models.library import open_clip_module
 from clipalign.models.transformers_names import (
     VOCABULARY,
@@ -255,7 +256,7 @@ def _write_vocabulary(directory: Path, context_length: int) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(read_regular(path))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(found, dict):

@@ -8,7 +8,6 @@ no other way to open one.
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from clipalign.errors import ModelError
+from clipalign.files import parse_json, read_regular
 from clipalign.models.spec import PICKLES, WEIGHTS_NAME, check_archive
 
 __all__ = ["inspect_weights", "read_weights", "weights_in"]
@@ -88,7 +88,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def _parts(index: Path) -> list[Path]:
     """The files that an index names. Only names: a path could lead out of the directory."""
-    names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    names = set(parse_json(read_regular(index))["weight_map"].values())
     if wrong := [name for name in names if Path(name).name != name]:
         raise ValueError(f"it names {wrong[0]!r}, which is no file beside it")
     return [index.parent / name for name in sorted(names)]

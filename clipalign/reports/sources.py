@@ -6,7 +6,6 @@ the run that it lies in comes with it), or a scan (a folder with scan.json, or t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from typing import Any
 
 from clipalign.errors import DataError, RunError, UsageError, near_matches
 from clipalign.evals.results import SuiteResult, read_result, read_rows
+from clipalign.files import parse_json, read_regular
 from clipalign.plain_yaml import read_yaml_mapping
 from clipalign.training.rundir import RunDirectory
 from clipalign.transforms.scan import KEPT
@@ -87,7 +87,7 @@ class Source:
         rows = []
         for line in self.run.metrics.read_bytes().splitlines():
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError:
                 continue
             if isinstance(row, dict) and isinstance(row.get("step"), int):
@@ -186,8 +186,8 @@ def _json(path: Path, what: str) -> Mapping[str, Any]:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise DataError(f"{path} is larger than a file of its kind can be.")
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(read_regular(path))
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}.") from None
     if not isinstance(content, dict):
         raise DataError(f"{path} is not a {what}: a JSON object is wanted.")

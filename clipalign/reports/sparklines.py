@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from clipalign.files import parse_json
 
 __all__ = ["CURVES", "curve_rows", "read_curves", "sparkline"]
 
@@ -34,7 +35,7 @@ def read_curves(run: Path) -> dict[str, list[tuple[int, float]]]:
         return curves
     for line in path.read_bytes().splitlines():
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue
         step = row.get("step") if isinstance(row, dict) else None

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clipalign.errors import DataError
-from clipalign.files import canonical_json, sha256_bytes
+from clipalign.files import canonical_json, read_regular, sha256_bytes
 from clipalign.options import explain
 from clipalign.plain_yaml import parse_yaml
 from clipalign.tasks.base import Scope
@@ -95,20 +95,19 @@ def read_manifest(root: Path) -> Manifest:
     """
     path = root / MANIFEST
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+        content = read_regular(path, _MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         why = f"it has no {MANIFEST}" if root.exists() else "there is no such file or directory"
         raise DataError(
             f"{root} is not a preference set: {why}. `clipalign prepare` makes one."
         ) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
     try:
-        if len(content) > _MAX_BYTES:
-            raise ValueError(f"larger than {_MAX_BYTES} bytes")
         tree = parse_yaml(content.decode("utf-8"))
         if not isinstance(tree, dict) or "schema_version" not in tree:
             raise ValueError("it has no schema_version")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{path} is not the manifest of a preference set: {error}.") from None
     if tree["schema_version"] != SCHEMA_VERSION:
         raise DataError(

@@ -28,7 +28,7 @@ from PIL import Image
 from clipalign.datasets.images import read_image
 from clipalign.datasets.shards import Member, read_at
 from clipalign.errors import DataError
-from clipalign.files import sha256_bytes
+from clipalign.files import parse_json, read_regular, sha256_bytes
 from clipalign.tasks.manifest import AGAIN, MANIFEST, Manifest, read_manifest
 from clipalign.tasks.packing import PARTS
 
@@ -177,7 +177,7 @@ class PreferenceSet:
             raise DataError(f"{path} is not an image of the preference set {self.root}.")
         place = self._places.get(str(path))
         try:
-            data = path.read_bytes() if place is None else read_at(path.parent, place)
+            data = read_regular(path) if place is None else read_at(path.parent, place)
         except (FileNotFoundError, EOFError):
             raise DataError(f"{path} is gone. {AGAIN}") from None
         if sha256_bytes(data) != expected:
@@ -191,7 +191,7 @@ def _read_hashed(root: Path, name: str, expected: str) -> bytes:
         raise DataError(f"{root / MANIFEST} names a file outside of the set: {name!r}.")
     path = root / name
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}. {AGAIN}") from None
     if sha256_bytes(data) != expected:
@@ -206,6 +206,18 @@ def _regular_size(path: Path) -> int | None:
     except OSError:
         return None
     return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def _said(row: dict[str, Any], column: str, default: str | None) -> str | None:
+    """Take a text out of a row.
+
+    Raises:
+        ValueError: it is no text.
+    """
+    text = row.pop(column, default)
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"its {column} is no text")
+    return text
 
 
 class _Table:
@@ -245,7 +257,7 @@ class _Table:
     def _row(self, line: bytes) -> PreferenceRow:
         if len(line) > _MAX_ROW_BYTES:
             raise ValueError(f"longer than {_MAX_ROW_BYTES} bytes")
-        row = json.loads(line)
+        row = parse_json(line)
         if not isinstance(row, dict):
             raise ValueError("not an object")
         if self.manifest.shard_rows is not None:
@@ -260,9 +272,9 @@ class _Table:
             clean_file_name=None if clean is None else self._file(clean, digest),
             chosen=self._text(row.pop("chosen", None)),
             rejected=self._text(row.pop("rejected", None)),
-            label=row.pop("label", None),
-            key=str(row.pop("source_key", "")),
-            group=str(row.pop("group", "")),
+            label=_said(row, "label", None),
+            key=_said(row, "source_key", "") or "",
+            group=_said(row, "group", "") or "",
             columns=row,
         )
 

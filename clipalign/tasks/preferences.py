@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from clipalign.datasets.base import Dataset, Example
 from clipalign.datasets.locate import load_dataset
 from clipalign.errors import DataError
-from clipalign.files import sha256_bytes
+from clipalign.files import read_regular, sha256_bytes
 from clipalign.tasks.base import Candidates, PreparedRow, Scope
 from clipalign.tasks.judgements import reading
 from clipalign.tasks.judgements.reading import Columns
@@ -69,7 +69,7 @@ class Preferences:
             lines: Sequence[str] = texts if isinstance(texts, tuple) else ()
             if isinstance(texts, Path):
                 try:
-                    lines = texts.read_text(encoding="utf-8").splitlines()
+                    lines = read_regular(texts).decode("utf-8").splitlines()
                 except (OSError, UnicodeDecodeError) as error:
                     raise ValueError(f"{texts} cannot be read as text: {error}") from None
             found = tuple(dict.fromkeys(text for line in lines if (text := " ".join(line.split()))))

@@ -21,7 +21,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from clipalign.errors import RunError
-from clipalign.files import atomic_write_bytes, sha256_bytes, storage_errors
+from clipalign.files import (
+    atomic_write_bytes,
+    parse_json,
+    read_regular,
+    sha256_bytes,
+    storage_errors,
+)
 
 SCHEMA_VERSION = 1
 
@@ -84,7 +90,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         RunError: it is damaged or of another version; the message names the file.
     """
     try:
-        sealed = json.loads((path / "state.json").read_bytes())
+        sealed = parse_json(read_regular(path / "state.json"))
         state = sealed["state"]
         body = json.dumps(state, sort_keys=True, allow_nan=True)
         if sealed["sha256"] != sha256_bytes(body.encode()):
@@ -96,7 +102,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             )
         tensors = {}
         for group, expected in state["sha256"].items():
-            data = (path / f"{group}.safetensors").read_bytes()
+            data = read_regular(path / f"{group}.safetensors")
             if sha256_bytes(data) != expected:
                 raise _damaged(path / f"{group}.safetensors")
             tensors[group] = load(data)

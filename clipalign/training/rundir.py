@@ -26,7 +26,13 @@ from filelock import FileLock, Timeout
 
 from clipalign.config import RunConfig, dump_config, load_config
 from clipalign.errors import RunError
-from clipalign.files import atomic_write_bytes, atomic_write_text, canonical_json, storage_errors
+from clipalign.files import (
+    atomic_write_bytes,
+    atomic_write_text,
+    canonical_json,
+    parse_json,
+    storage_errors,
+)
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,7 @@ class RunDirectory:
         kept = []
         for line in self.metrics.read_bytes().splitlines():
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError:
                 continue
             if isinstance(row, dict) and row.get("step", 0) <= step:

@@ -32,7 +32,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from clipalign.errors import ModelError
-from clipalign.files import atomic_write_bytes
+from clipalign.files import atomic_write_bytes, parse_json
 from clipalign.models.loaded import LoadedModel
 from clipalign.plugins import registry
 from clipalign.transforms.context import FitContext
@@ -149,7 +149,7 @@ def load_transform(path: Path) -> Transform:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})[_KEY])
+            about = parse_json((file.metadata() or {})[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         name, description = about["name"], about["description"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

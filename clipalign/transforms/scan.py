@@ -18,6 +18,7 @@ from clipalign.evals.fairness import bias_at_k
 from clipalign.evals.metrics import kl_divergence
 from clipalign.files import atomic_write_text
 from clipalign.progress import Reporter, Silent
+from clipalign.text import sheet_cell
 from clipalign.transforms.spectrum import Powers
 
 __all__ = [
@@ -181,9 +182,12 @@ def parse_scan(text: str) -> list[float]:
         raise UsageError(
             f"The scan {text!r} holds no value: A:B:STEP needs A ≤ B and a STEP above 0."
         )
-    count = math.floor((high - low) / step + 1e-9) + 1
-    if count > MAX_POINTS:
-        raise UsageError(f"The scan {text!r} holds {count} values; at most {MAX_POINTS} are taken.")
+    steps = (high - low) / step  # infinite where the ends lie too far apart
+    if steps + 1 > MAX_POINTS:
+        raise UsageError(
+            f"The scan {text!r} holds {steps + 1:.6g} values; at most {MAX_POINTS} are taken."
+        )
+    count = math.floor(steps + 1e-9) + 1
     return [round(low + i * step, 12) + 0.0 for i in range(count)]
 
 
@@ -249,7 +253,8 @@ def write_scan(scan: Scanned, folder: Path, reporter: Reporter | None = None) ->
     columns = [field.name for field in fields(scan.rows[0])]
     writer = csv.DictWriter(table, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in scan.rows)
+    for row in scan.rows:
+        writer.writerow({name: sheet_cell(cell) for name, cell in asdict(row).items()})
     written = [folder / "scan.csv", folder / "scan.json"]
     atomic_write_text(written[0], table.getvalue())
     atomic_write_text(written[1], _as_json(scan))

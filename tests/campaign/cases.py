@@ -29,6 +29,13 @@ MODULES = (
     "tests.campaign.plugins",
     "tests.campaign.network",
     "tests.campaign.sameness",
+    "tests.campaign.images",
+    "tests.campaign.tables",
+    "tests.campaign.shards",
+    "tests.campaign.yamls",
+    "tests.campaign.sets",
+    "tests.campaign.checkpoints",
+    "tests.campaign.names",
 )
 
 

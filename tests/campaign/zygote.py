@@ -35,6 +35,9 @@ def child(asked: dict[str, Any]) -> None:
     sys.path[:0] = filter(None, asked["env"].get("PYTHONPATH", "").split(os.pathsep))
     for number, path in ((1, asked["out"]), (2, asked["err"])):
         os.dup2(os.open(path, os.O_WRONLY), number)
+    # new ones: those of the parent remember whether what they wrote to was a file or a terminal
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, closefd=False)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for name, value in asked["limits"].items():
         resource.setrlimit(getattr(resource, name), (value, value))

@@ -242,6 +242,16 @@ def test_a_broken_configuration_is_a_model_error(copy_of, text, words):
         load_model(directory)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [({"layers": 10**9}, "1000 is the most"), ({"width": 10**6}, "do not belong together")],
+)
+def test_an_enormous_architecture_is_refused_before_it_is_built(copy_of, sizes, words):
+    change_config(directory := copy_of("vit"), **sizes)
+    with pytest.raises(ModelError, match=words):
+        load_model(directory)
+
+
 def test_a_damaged_checkpoint_is_a_model_error(copy_of):
     directory = copy_of("vit")
     file = directory / "open_clip_model.safetensors"

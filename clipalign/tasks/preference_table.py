@@ -26,8 +26,10 @@ TABLE = "metadata.jsonl"
 _MAX_ROW_BYTES = 1 << 20
 _MAX_PROBLEMS = 10
 _MAX_SHARED = 1 << 16
-_OWN = ("file_name", "sha256", "clean_file_name", "clean_sha256", "chosen", "rejected")
-_OWN += ("label", "source_key", "group")
+_OWN = (
+    "file_name", "sha256", "clean_file_name", "clean_sha256",
+    "chosen", "rejected", "label", "source_key", "group",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

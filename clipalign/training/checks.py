@@ -7,6 +7,7 @@ import torch
 from clipalign.errors import TrainingError
 from clipalign.models.trainable import TrainablePart
 from clipalign.training.losses import Losses
+from clipalign.training.sharding import whole
 
 _TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 5e-2}
 
@@ -51,7 +52,7 @@ def check_gradients(part: TrainablePart) -> list[str]:
             f"(no gradient): {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}. "
             "Choose another --trainable."
         )
-    zero = [n for n, p in parameters.items() if p.grad is not None and not p.grad.any()]
+    zero = [n for n, p in parameters.items() if p.grad is not None and not whole(p.grad).any()]
     if len(zero) == len(parameters):
         raise TrainingError(
             "The gradient of the first step is zero everywhere: the objective says nothing about "

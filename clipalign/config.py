@@ -113,6 +113,11 @@ class TrainConfig(_Tree):
     cache_trunk: bool = Field(
         True, description="last:K: compute the frozen blocks once and keep their activations."
     )
+    fsdp: bool = Field(
+        False,
+        description="Under torchrun, cut the image tower's weights among the processes: for towers "
+        "too large for one.",
+    )
     peer_timeout: float = Field(
         60.0, gt=0, description="Seconds a process waits for the others of a step before it stops."
     )

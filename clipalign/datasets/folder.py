@@ -103,7 +103,7 @@ class Folder:
 
     def image(self, example: Example) -> Image.Image:
         """Read one image as upright RGB."""
-        return read_image(self.root / example.source, name=example.key)
+        return read_image(os.path.join(self.root, example.source), name=example.key)
 
     def _split(self, name: str) -> _Split:
         if name not in self._splits:

@@ -15,8 +15,8 @@ from clipalign.datasets.base import Example
 from clipalign.datasets.images import UnreadableImage, read_image
 from clipalign.datasets.options import (
     DEFAULT_TEMPLATES,
-    SPLIT_NAMES,
     Template,
+    in_order,
     label_problem,
     split_name,
 )
@@ -81,8 +81,7 @@ class HuggingFace:
 
     def splits(self) -> Sequence[str]:
         """The names of the splits: train, validation, test, then others."""
-        order = [*dict.fromkeys(SPLIT_NAMES.values()), *sorted(self._examples)]
-        return tuple(split for split in dict.fromkeys(order) if split in self._examples)
+        return in_order(self._examples)
 
     def examples(self, split: str) -> Sequence[Example]:
         """The rows of a split, in their order."""

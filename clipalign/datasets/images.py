@@ -13,7 +13,6 @@ import io
 import os
 import threading
 import warnings
-from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
@@ -84,7 +83,7 @@ def read_image(
         name, data = name or "image", source
     else:
         name = name or os.fspath(source)
-        data = _read_bytes(Path(source), name)
+        data = _read_bytes(os.fspath(source), name)
     if not data:
         raise UnreadableImage(name, "the file is empty")
     try:
@@ -106,7 +105,7 @@ class _Refused(Exception):
     """A reason, in words."""
 
 
-def _read_bytes(path: Path, name: str) -> bytes:
+def _read_bytes(path: str, name: str) -> bytes:
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)

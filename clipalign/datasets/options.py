@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import AfterValidator
 
-__all__ = ["DEFAULT_TEMPLATES", "SPLIT_NAMES", "Template", "label_problem", "split_name"]
+__all__ = [
+    "DEFAULT_TEMPLATES",
+    "SPLIT_NAMES",
+    "Template",
+    "in_order",
+    "label_problem",
+    "split_name",
+]
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 
@@ -26,6 +34,12 @@ SPLIT_NAMES = {
 def split_name(name: str) -> str:
     """`validation` for "val", and so on; other names stay as they are."""
     return SPLIT_NAMES.get(name.lower(), name)
+
+
+def in_order(splits: Iterable[str]) -> tuple[str, ...]:
+    """Splits as a training meets them: train, validation, test, then others by name."""
+    known = list(dict.fromkeys(SPLIT_NAMES.values()))
+    return tuple(sorted(splits, key=lambda s: (known.index(s) if s in known else len(known), s)))
 
 
 def _one_place(template: str) -> str:

@@ -19,8 +19,8 @@ from clipalign.datasets.base import Example
 from clipalign.datasets.images import read_image
 from clipalign.datasets.options import (
     DEFAULT_TEMPLATES,
-    SPLIT_NAMES,
     Template,
+    in_order,
     label_problem,
     split_name,
 )
@@ -172,8 +172,7 @@ class _Reader:
                 found.setdefault(split, []).append(example)
         if self._problems and (self._options.wrong_rows == "refuse" or not found):
             raise self._error()
-        order = [*dict.fromkeys(SPLIT_NAMES.values()), *sorted(found)]
-        splits = {split: found[split] for split in dict.fromkeys(order) if split in found}
+        splits = {split: found[split] for split in in_order(found)}
 
         def place(problem: _Problem) -> int:
             return problem.number

@@ -18,6 +18,7 @@ from clipalign.datasets.options import (
     DEFAULT_TEMPLATES,
     SPLIT_NAMES,
     Template,
+    in_order,
     label_problem,
     split_name,
 )
@@ -93,8 +94,7 @@ class WebDataset:
 
     def splits(self) -> Sequence[str]:
         """The names of the splits: train, validation, test, then others."""
-        order = [*dict.fromkeys(SPLIT_NAMES.values()), *sorted(self._examples)]
-        return tuple(split for split in dict.fromkeys(order) if split in self._examples)
+        return in_order(self._examples)
 
     def examples(self, split: str) -> Sequence[Example]:
         """The images of a split, shard by shard."""

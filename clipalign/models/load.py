@@ -6,9 +6,10 @@ a file of weights. Only the kinds "pretrained" and "hub" ever reach for the netw
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +117,31 @@ def _from_architecture(spec: ModelSpec) -> _Source:
 
 def _from_hub(spec: ModelSpec) -> _Source:
     download = open_clip_module().pretrained.download_pretrained_from_hf
-    file = _fetched(spec, lambda: download(spec.name, filename=CONFIG_NAME))
+    try:
+        file = _fetched(spec, lambda: download(spec.name, filename=CONFIG_NAME))
+    except ModelError as missing:
+        return _from_hub_of_transformers(spec, missing)
     config = _read_config(file)
     return _Source(config, _fetched(spec, lambda: download(spec.name)), f"hf-hub:{spec.name}")
+
+
+def _from_hub_of_transformers(spec: ModelSpec, missing: ModelError) -> _Source:
+    """A model that has no configuration of open_clip's: perhaps one of transformers'.
+
+    Raises:
+        ModelError: it is none that can be read, which is said before weights are downloaded; or
+            `missing`, where nothing can be had at all.
+    """
+    hub = importlib.import_module("huggingface_hub")
+    try:
+        config = Path(hub.hf_hub_download(spec.name, HF_CONFIG_NAME))
+    except Exception:  # no network, or no such file either
+        raise missing from None
+    open_clip_model_cfg(_read_json(config), f"{HF_CONFIG_NAME} of {spec}")
+    # a file of weights, or its parts with their index; configurations and vocabularies
+    wanted = ["*.json", "merges.txt", "model*.safetensors"]
+    folder = _fetched(spec, lambda: hub.snapshot_download(spec.name, allow_patterns=wanted))
+    return _from_transformers(replace(spec, path=folder))
 
 
 def _from_directory(spec: ModelSpec) -> _Source:
@@ -162,6 +185,16 @@ _SOURCES: dict[str, Callable[[ModelSpec], _Source]] = {
     "transformers": _from_transformers,
     "file": _from_file,
 }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = parse_json(read_regular(path))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} is not a configuration: it is no JSON object.")
+    return found
 
 
 def _read_config(path: Path) -> dict[str, Any]:

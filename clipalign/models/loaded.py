@@ -227,8 +227,11 @@ class LoadedModel:
         Args:
             part: the tower, or a part of it.
             inputs: [B, …] on the model's device: pixels as `encode_image` takes them, or what the
-                part before gave.
+                part before gave. B may be 0, though open_clip's towers take no empty batch: a
+                process may have no row of a batch of which all must take part.
         """
+        if not len(inputs):
+            return self.run_image_tower(part, inputs.new_zeros(1, *inputs.shape[1:]))[:0]
         if inputs.dtype == torch.uint8:
             inputs = self.preprocess.normalise(inputs)
         if inputs.ndim == 4:

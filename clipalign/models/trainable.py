@@ -101,6 +101,11 @@ class TrainablePart:
         """What trains, in a fixed order: open_clip's names, or "W" for a head."""
         return dict(self._parameters)
 
+    def refresh(self) -> None:
+        """Take up the parameters again, after others have taken their places in the model."""
+        found = dict(self.model.clip.named_parameters())
+        self._parameters = {name: found[name] for name in self._parameters}
+
     @property
     def uses_cached_features(self) -> bool:
         """Whether `image_features` takes the reference's features instead of pixels."""

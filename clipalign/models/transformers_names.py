@@ -128,6 +128,12 @@ def open_clip_model_cfg(config: Mapping[str, Any], where: str) -> dict[str, Any]
         ModelError: it is no CLIP, asks for code of its own, or for arithmetic that open_clip's
             CLIP has not.
     """
+    if str(config.get("model_type")).startswith("siglip"):
+        raise ModelError(
+            f"{where} describes a {config['model_type']} model of transformers. open_clip takes "
+            "SigLIP's image tower from timm, in timm's own sizes and names, and its weights are "
+            "not translated. Name open_clip's copy of the model, such as ViT-B-16-SigLIP/webli."
+        )
     if config.get("model_type") != "clip":
         raise ModelError(
             f"{where} describes a {config.get('model_type')!r} model; of transformers' models only "

@@ -12,6 +12,7 @@ from clipalign.tasks.working import Row
 __all__ = ["Lines"]
 
 _REMEMBERED = 10
+_encode = json.JSONEncoder(allow_nan=False).encode  # json.dumps would make one for every row
 
 
 class Lines:
@@ -57,4 +58,4 @@ class Lines:
 
 def _line(row: Row) -> bytes:
     """One line of a table. ASCII escapes carry even names that are not valid Unicode."""
-    return json.dumps(row, allow_nan=False).encode("ascii") + b"\n"
+    return _encode(row).encode("ascii") + b"\n"

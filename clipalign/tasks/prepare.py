@@ -86,8 +86,8 @@ def prepare(
     """
     say: Reporter = reporter or Silent()
     plan = _plan(
-        task, dataset, task_options, dataset_options, splits, format, shard_size,
-        seed=seed, limit=limit, max_side=max_side,
+        task, dataset, task_options=task_options, dataset_options=dataset_options, splits=splits,
+        seed=seed, limit=limit, max_side=max_side, format=format, shard_size=shard_size,
     )  # fmt: skip
     if needs and (reason := plan.lacking(needs)):
         raise DataError(
@@ -109,17 +109,10 @@ def prepare_part(
     dataset: str | Path | Dataset | None,
     output: str | Path,
     *,
-    task_options: Mapping[str, Any] | None = None,
-    dataset_options: Mapping[str, Any] | None = None,
-    splits: Sequence[str] | None = None,
-    seed: int = 0,
     workers: int = 0,
-    limit: int | None = None,
-    max_side: int | None = 1024,
-    format: Literal["imagefolder", "webdataset"] = "imagefolder",
-    shard_size: int = 1000,
     overwrite: bool = False,
     reporter: Reporter | None = None,
+    **arguments: Any,
 ) -> list[int]:
     """Make one part of a preference set; whoever makes the last one puts the set into its place.
 
@@ -133,17 +126,10 @@ def prepare_part(
         task: as for `prepare`; so are all others.
         dataset: likewise.
         output: directory to make.
-        task_options: likewise.
-        dataset_options: likewise.
-        splits: likewise.
-        seed: likewise.
         workers: likewise.
-        limit: likewise.
-        max_side: likewise.
-        format: likewise.
-        shard_size: likewise.
         overwrite: likewise.
         reporter: likewise.
+        **arguments: those of `prepare` that decide what is made, such as seed=1.
 
     Returns:
         The parts that are still missing; none when the set stands at `output`.
@@ -153,10 +139,7 @@ def prepare_part(
     """
     say: Reporter = reporter or Silent()
     shard = parse_shard(shard) if isinstance(shard, str) else shard
-    plan = _plan(
-        task, dataset, task_options, dataset_options, splits, format, shard_size,
-        seed=seed, limit=limit, max_side=max_side,
-    )  # fmt: skip
+    plan = _plan(task, dataset, **arguments)
     target = Path(os.path.realpath(output))
     parts = Shards(target, shard, plan.sha256)
     if not parts.folder.is_dir() and _equal_set(target, plan, cached=False, overwrite=overwrite):
@@ -164,6 +147,7 @@ def prepare_part(
         return []
     parts.begin(plan.splits)
     if not parts.done:
+        _warn(plan, say)
         write_part(plan, parts, workers, say)
     stands = parts.settle(lambda: join(plan, parts, say), replace=overwrite)
     return [] if stands else parts.missing()
@@ -172,12 +156,15 @@ def prepare_part(
 def _plan(
     task: str | Task,
     dataset: str | Path | Dataset | None,
-    task_options: Mapping[str, Any] | None,
-    dataset_options: Mapping[str, Any] | None,
-    splits: Sequence[str] | None,
-    format: str,
-    shard_size: int,
-    **numbers: Any,
+    *,
+    task_options: Mapping[str, Any] | None = None,
+    dataset_options: Mapping[str, Any] | None = None,
+    splits: Sequence[str] | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    max_side: int | None = 1024,
+    format: str = "imagefolder",
+    shard_size: int = 1000,
 ) -> Plan:
     """Build the task and its dataset, and check what can be checked."""
     if format not in FORMATS:
@@ -194,7 +181,10 @@ def _plan(
             options = {**facts.get("table", {}), **options}
         dataset = cast(Dataset, component("datasets", name, **options))
     shard_rows = shard_size if format == "webdataset" else None
-    return Plan.make(task, dataset, options, splits, shard_rows=shard_rows, **numbers)
+    return Plan.make(
+        task, dataset, options, splits,
+        seed=seed, limit=limit, max_side=max_side, shard_rows=shard_rows,
+    )  # fmt: skip
 
 
 def preferences_of(
@@ -237,11 +227,15 @@ def _made(
     if found := _equal_set(target, plan, cached=cached, overwrite=overwrite):
         say.note(f"Using the preference set in {target}.")
         return found
-    for note in plan.candidates.notes:
-        say.note(f"Warning: {note}")
+    _warn(plan, say)
     with staged(target, replace=cached or overwrite) as folder:
         write(plan, folder, workers, say)
     return PreferenceSet.open(target)
+
+
+def _warn(plan: Plan, say: Reporter) -> None:
+    for note in plan.candidates.notes:
+        say.note(f"Warning: {note}")
 
 
 def _equal_set(target: Path, plan: Plan, *, cached: bool, overwrite: bool) -> PreferenceSet | None:

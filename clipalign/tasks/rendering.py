@@ -76,6 +76,20 @@ def _font(path: Path, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
 
 
+@functools.lru_cache(maxsize=1 << 16)
+def _extent(path: Path, size: int, lines: str, stroke: int) -> tuple[float, float, int, int]:
+    """Left and top of a text's box, from where it is drawn; and its width and height.
+
+    The same words are written in the same fonts again and again, and measuring them takes half as
+    long as drawing them.
+    """
+    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    left, top, right, bottom = draw.multiline_textbbox(
+        (0, 0), lines, font=_font(path, size), stroke_width=stroke, align="center", spacing=1
+    )
+    return left, top, int(right - left), int(bottom - top)
+
+
 def break_lines(text: str) -> str:
     """Two words stand on two lines, three on two (2 + 1), more stay as they are."""
     words = text.split()
@@ -120,11 +134,8 @@ def draw_attack(
     pad = round(0.2 * size) if style == "note" else 0
     lines = break_lines(text)
     while True:  # shrink until it fits, as the protocol does
-        font = _font(path, size)
-        left, top, right, bottom = draw.multiline_textbbox(
-            (0, 0), lines, font=font, stroke_width=stroke, align="center", spacing=1
-        )
-        width, height = int(right - left) + 2 * pad, int(bottom - top) + 2 * pad
+        left, top, width, height = _extent(path, size, lines, stroke)
+        width, height = width + 2 * pad, height + 2 * pad
         if (width <= image.width and height <= image.height) or size <= 4:
             break
         size -= 1
@@ -138,7 +149,7 @@ def draw_attack(
     draw.multiline_text(
         (x + pad - left, y + pad - top),
         lines,
-        font=font,
+        font=_font(path, size),
         fill=fill,
         stroke_width=stroke,
         stroke_fill=around if stroke else None,

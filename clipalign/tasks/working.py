@@ -176,7 +176,7 @@ def _work(recipe: Recipe, split: str, number: int, example: Example) -> Outcome:
         reason = getattr(error, "reason", str(error))
         name = str(getattr(error, "name", example.key))
         return Outcome((), {"split": split, "key": example.key, "file": name, "reason": reason})
-    files = _Files(recipe.folder / split)
+    files = _Files(f"{recipe.folder}/{split}")
     return Outcome(
         tuple(_row(files, example, f"{number:06}-{i}", row) for i, row in enumerate(rows))
     )
@@ -247,7 +247,7 @@ def _row(files: _Files, example: Example, stem: str, row: PreparedRow) -> Row:
 class _Files:
     """Writes the images of one example; the same image object twice is one file."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str) -> None:
         self._folder = folder
         self._written: dict[int, tuple[str, str]] = {}
 
@@ -255,11 +255,16 @@ class _Files:
         """Its name below the folder, and its sha256."""
         if id(image) not in self._written:
             data, suffix = encode(image)
-            path = self._folder / (name := stem + suffix)
+            path = f"{self._folder}/{(name := stem + suffix)}"
             with storage_errors(path):
-                path.write_bytes(data)
+                _write(path, data)
             self._written[id(image)] = name, sha256_bytes(data)
         return self._written[id(image)]
+
+
+def _write(path: str, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
 
 
 def encode(image: Image.Image) -> tuple[bytes, str]:

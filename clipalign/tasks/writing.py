@@ -19,7 +19,8 @@ from clipalign.tasks.lines import Lines
 from clipalign.tasks.manifest import MANIFEST, SplitCounts
 from clipalign.tasks.packing import Packer
 from clipalign.tasks.plan import Plan
-from clipalign.tasks.preference_set import PREVIEW, QUARANTINE, TABLE
+from clipalign.tasks.preference_set import PREVIEW, QUARANTINE
+from clipalign.tasks.preference_table import TABLE
 from clipalign.tasks.preview import preview
 from clipalign.tasks.shards import WHOLE, Shard, Shards
 from clipalign.tasks.working import LOOSE, Recipe, Row, Workers, example_number

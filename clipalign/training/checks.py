@@ -8,6 +8,7 @@ from clipalign.errors import PluginError, TrainingError
 from clipalign.models.trainable import TrainablePart
 from clipalign.plugins import owner_of
 from clipalign.training.losses import Losses, Problem
+from clipalign.training.sharding import whole
 
 _TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 5e-2}
 
@@ -58,7 +59,7 @@ def check_gradients(part: TrainablePart) -> list[str]:
             f"(no gradient): {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}. "
             "Choose another --trainable."
         )
-    zero = [n for n, p in parameters.items() if p.grad is not None and not p.grad.any()]
+    zero = [n for n, p in parameters.items() if p.grad is not None and not whole(p.grad).any()]
     if len(zero) == len(parameters):
         raise TrainingError(
             "The gradient of the first step is zero everywhere: the objective says nothing about "

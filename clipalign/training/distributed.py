@@ -109,14 +109,14 @@ class World:
         if self.size == 1:
             return flags
         up = torch.tensor(flags, dtype=torch.uint8)
-        with self._heard():
+        with self.heard():
             dist.all_reduce(up, dist.ReduceOp.MAX, group=self.group)
         return tuple(bool(flag) for flag in up.tolist())
 
     def wait(self) -> None:
         """Until all are here, however long that takes."""
         if self.size > 1:
-            with self._heard():
+            with self.heard():
                 dist.barrier(group=self.patient)
 
     def from_first(self, make: Callable[[], T]) -> T:
@@ -133,7 +133,7 @@ class World:
                 told[0] = make()
             except ClipAlignError as error:
                 told[1] = error
-        with self._heard():
+        with self.heard():
             dist.broadcast_object_list(told, group=self.patient)
         if told[1] is not None:
             raise cast(ClipAlignError, told[1])
@@ -144,7 +144,7 @@ class World:
         if self.size == 1:
             return [value]
         every: list[Any] = [None] * self.size
-        with self._heard():
+        with self.heard():
             dist.all_gather_object(every, value, group=self.patient)
         return every
 
@@ -173,7 +173,7 @@ class World:
         sent = torch.zeros(self.size * chunk, dtype=flat.dtype, device=flat.device)
         sent[:n] = flat
         parts = torch.empty_like(sent)
-        with self._heard():
+        with self.heard():
             dist.all_to_all_single(parts, sent, group=group)
             total = tree_sum(list(parts.view(self.size, chunk)))
             _all_gather(sent, total.contiguous(), group=group)
@@ -187,13 +187,13 @@ class World:
         padded = rows.new_zeros((most, *rows.shape[1:]))
         padded[: len(rows)] = rows
         every = rows.new_empty((self.size * most, *rows.shape[1:]))
-        with self._heard():
+        with self.heard():
             _all_gather(every, padded, group=group)
         return torch.cat([part[:n] for part, n in zip(every.split(most), sizes, strict=True)])
 
     def _sizes(self, own: int, group: Any) -> list[int]:
         every = torch.empty(self.size, dtype=torch.int64)
-        with self._heard():
+        with self.heard():
             _all_gather(every, torch.tensor([own]), group=group)
         return every.tolist()
 
@@ -202,7 +202,7 @@ class World:
         return self.group if tensor.device.type == "cpu" else None
 
     @contextlib.contextmanager
-    def _heard(self) -> Iterator[None]:
+    def heard(self) -> Iterator[None]:
         """Say in words that another process is gone.
 
         Raises:

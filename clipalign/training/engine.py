@@ -9,6 +9,7 @@ reference.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ from clipalign.training.distributed import (
 )
 from clipalign.training.losses import Data, Losses, Problem, losses, measures, needs_whole
 from clipalign.training.optim import build_optimizer, rate_at, rate_scales
+from clipalign.training.sharding import ShardedSum, gathered, is_sharded, sliced, whole
 from clipalign.training.streams import Step
 
 
@@ -89,8 +91,10 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.pieces = pieces_for(self.config.accumulate, self.world)
-        self.whole = self.world.size > 1 and needs_whole(self.problem.objective)
         self.parameters = self.problem.part.named_parameters()
+        self.sharded = is_sharded(self.parameters)
+        # whether a process takes part even in a piece of which it has no rows
+        self.whole = self.sharded or (self.world.size > 1 and needs_whole(self.problem.objective))
         self.optimizer = build_optimizer(
             self.parameters.values(),
             self.config,
@@ -147,15 +151,20 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         batch = self.data.stream.step(self.step, self.config.batch_size, self.seed)
         self._expect(self.step + 1)
-        gradients = GradientSum(list(self.parameters.values()), self.world)
+        gradients = (
+            ShardedSum()
+            if self.sharded
+            else GradientSum(list(self.parameters.values()), self.world)
+        )
         parts = []
-        for piece in self._own(batch):
-            if len(piece) or self.whole:
-                part = losses(self.problem, self.data, piece, self.world)
-                loss = part.total(self.problem.weight, len(batch.rows), len(batch.regularised))
-                self.scaler.scale(loss).backward()
-                parts.append(part)
-            gradients.add()
+        with self._heard():
+            for piece in self._own(batch):
+                if len(piece) or self.whole:
+                    part = losses(self.problem, self.data, piece, self.world)
+                    loss = part.total(self.problem.weight, len(batch.rows), len(batch.regularised))
+                    self.scaler.scale(loss).backward()
+                    parts.append(part)
+                gradients.add()
         row = self._measured(parts)
         if not math.isfinite(row["loss"]):
             raise not_finite(parts, self.problem, self.step + 1, row["loss"])
@@ -167,6 +176,10 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return row | {"lr": lr, "grad_norm": norm}
+
+    def _heard(self) -> contextlib.AbstractContextManager[None]:
+        """Where the passes themselves wait for other processes, say in words that one is gone."""
+        return self.world.heard() if self.sharded else contextlib.nullcontext()
 
     def _expect(self, step: int) -> None:
         """Have the images of a later step decoded meanwhile, where that is left to the step."""
@@ -196,6 +209,7 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(
             self.parameters.values(), math.inf if limit is None else limit
         )
+        norm = whole(norm)
         if not bool(torch.isfinite(norm)) and not self.scaler.is_enabled():
             raise TrainingError(
                 f"The gradient at step {self.step + 1} is not finite. Start a new run with a "
@@ -246,7 +260,7 @@ class Trainer:
     @torch.no_grad()
     def _load(self, weights: Mapping[str, Tensor]) -> None:
         for name, parameter in self.parameters.items():
-            parameter.copy_(weights[name])
+            parameter.copy_(sliced(weights[name], parameter))
 
     def keep_final(self) -> None:
         """Put the final weights into the model."""
@@ -256,8 +270,9 @@ class Trainer:
 
     def _save(self) -> None:
         """Let the first process keep the state, while the others wait."""
-        if self.world.first:
-            self.callbacks.checkpoint(self.state())
+        state = self.state() if self.world.first or self.sharded else None
+        if self.world.first and state is not None:
+            self.callbacks.checkpoint(state)
         self.world.wait()
 
     def state(self) -> Checkpoint:
@@ -270,10 +285,10 @@ class Trainer:
         return Checkpoint(
             self.step,
             {
-                "trainable": dict(self.parameters),
-                "optimizer": optimizer,
-                "average": average,
-                "best": self.best_weights,
+                "trainable": gathered(self.parameters),
+                "optimizer": gathered(optimizer),
+                "average": gathered(average),
+                "best": gathered(self.best_weights),
                 "objective": self.problem.objective.state_dict(),
                 "random": random,
             },
@@ -305,9 +320,9 @@ class Trainer:
             for key, value in state.items():
                 if torch.is_tensor(value) and value.shape == parameter.shape:
                     # fused kernels pair elements as they lie in memory (channels last)
-                    state[key] = torch.empty_like(parameter).copy_(value)
-        self.average.restore(tensors["average"], plain["average"])
-        self.best_weights = dict(tensors["best"])
+                    state[key] = torch.empty_like(parameter).copy_(sliced(value, parameter))
+        self.average.restore(self._sliced(tensors["average"]), plain["average"])
+        self.best_weights = self._sliced(tensors["best"])
         self.problem.objective.load_state_dict(tensors["objective"])
         if plain["scaler"]:
             self.scaler.load_state_dict(plain["scaler"])
@@ -316,10 +331,14 @@ class Trainer:
         if "cuda" in tensors["random"] and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random"]["cuda"])
 
+    def _sliced(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: sliced(value, self.parameters[name]) for name, value in weights.items()}
+
     def _split_as(self, pieces: int, processes: int) -> None:
         """Cut batches as before, so that every sum comes out the same to the bit."""
-        whole = needs_whole(self.problem.objective)  # it sees a batch as one, not in pieces
-        exact = [processes] if whole else exact_elsewhere(pieces, processes)
+        together = needs_whole(self.problem.objective)  # it sees a batch as one, not in pieces
+        alone = together or self.sharded  # a reduce-scatter adds in an order of its own
+        exact = [processes] if alone else exact_elsewhere(pieces, processes)
         if self.world.size != processes and self.world.size not in exact:
             raise RunError(
                 f"This run was trained by {processes} processes with batches in {pieces} pieces, "

@@ -50,6 +50,7 @@ from clipalign.training.losses import Problem, needs_whole
 from clipalign.training.optim import rate_scales
 from clipalign.training.places import anywhere, recorded
 from clipalign.training.rundir import RunDirectory
+from clipalign.training.sharding import check_sharding, gathered, shard
 from clipalign.training.signals import StopSignal
 from clipalign.training.streams import Stream
 from clipalign.training.tracking import Trackers
@@ -167,6 +168,7 @@ class _Session:
         self.trackers = Trackers(config.trackers)
         self.trainable = parse_trainable(config.trainable)
         _check_accumulation(config, self.objective, self.world)
+        check_sharding(config, self.world)
         needs = _feedback_needed(self.objective)
         self.preferences = preferences_of(config, self.say, needs=needs)
         _check_feedback(self.preferences, config.method, needs)
@@ -198,6 +200,8 @@ class _Session:
         )
         if steps.compile and self.part.trunk is not None:
             self.part.trunk = self.part.trunk.compiled()
+        if steps.fsdp:
+            shard(self.part, self.world)
         self.total = steps.steps or steps.epochs * self.data.stream.steps_per_epoch(
             steps.batch_size
         )
@@ -249,12 +253,13 @@ class _Session:
             finally:
                 self.signal.within_steps = False
         trainer.keep_final()
+        weights = gathered(self.model.clip.state_dict()) if trainer.sharded else None
         if self.world.first:
             if self.part.weight is not None:
                 LinearMap(self.part.weight.detach()).save(
                     run.linear_map, model=config.model, model_sha256=self.model.sha256
                 )
-            export_model(self.part.merge(), run.model, card=run_card(run.path))
+            export_model(self.part.merge(), run.model, state=weights, card=run_card(run.path))
         self.world.wait()
         return TrainResult(
             run.path,

@@ -1,15 +1,20 @@
 """Metadata of many images stays in memory, their pixels do not: a million rows in under 2 GiB.
 
-Peak memory is that of a process of its own. CLIPALIGN_BENCHMARK_ROWS sets another number of rows;
-the limit goes with it.
+    python -m pytest -m benchmark tests/benchmarks/test_memory.py -s
+
+Peak memory is that of a process of its own, and seconds are its processor time, which must grow no
+faster than the number of rows. CLIPALIGN_BENCHMARK_ROWS sets another number; the limit goes with
+it. `prepare` is run on a hundredth and more, and drawn out to that number by the straight line.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -20,7 +25,6 @@ GIB = 2**30
 LINKS = 50_000  # of one file; file systems allow some 65,000
 
 MEASURE = """
-import resource, sys
 from clipalign.datasets.table import Table
 from clipalign.tasks.preferences import Preferences
 path, rows = sys.argv[1], int(sys.argv[2])
@@ -29,8 +33,34 @@ task = Preferences()
 images = task.source(table)
 task.candidates(images, "train")
 assert len(images.examples("train")) == rows
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
+OPEN = """
+from clipalign.tasks.preference_set import PreferenceSet
+found = PreferenceSet.open(sys.argv[1])
+assert len(found.rows("train")) == int(sys.argv[2])
+"""
+PREPARE = """
+from clipalign.tasks.prepare import prepare
+prepare("typographic", sys.argv[1], sys.argv[1] + "-prefs")
+"""
+USED = """
+used = resource.getrusage(resource.RUSAGE_SELF)
+with open("/proc/self/status") as status:  # ru_maxrss would count the parent's memory as well
+    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+print(peak * 1024, used.ru_utime + used.ru_stime)
+"""
+
+
+def used(code: str, *arguments: object) -> tuple[int, float]:
+    """Peak memory in bytes and processor seconds of a process that runs this."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import resource, sys\n" + code + USED, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    peak, seconds = done.stdout.split()
+    return int(peak), float(seconds)
 
 
 @pytest.fixture
@@ -54,12 +84,81 @@ def table(tmp_path):
 
 @pytest.mark.timeout(3600)
 def test_a_million_rows_of_preferences(table):
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(table), str(ROWS)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    peak = int(done.stdout)
+    peak, _ = used(MEASURE, table, ROWS)
     print(f"\n{ROWS:,} rows: peak memory {peak / GIB:.2f} GiB, {peak / ROWS:,.0f} bytes a row")
-    assert peak <= max(2 * GIB * ROWS / 1_000_000, 0.2 * GIB)
+    assert peak <= max(2 * GIB * ROWS / 1_000_000, 0.3 * GIB)
+
+
+def write_set(root: Path, rows: int) -> None:
+    """A set in one tar shard, its table as long as is wanted. The shard is a hole of that size."""
+    from clipalign.files import sha256_file
+    from clipalign.tasks.manifest import MANIFEST, SplitCounts, read_manifest
+    from clipalign.tasks.prepare import prepare
+
+    prepare("typographic", "emoji", root, limit=1, splits=["train"], format="webdataset")
+    table, manifest = root / "train" / "metadata.jsonl", read_manifest(root)
+    row = json.loads(table.read_text())
+    shard = row["file_name"].partition("/")[0]
+    with table.open("w") as file:
+        for i in range(rows):
+            row |= {
+                "file_name": f"{shard}/{i:08}.png",
+                "clean_file_name": f"{shard}/{i:08}.clean.png",
+                "source_key": f"photographs/{i % 997:03}/{i:08}.png",
+                "group": f"photographs/{i % 997:03}/{i:08}.png",
+                "box": f"{i % 64},{i % 63},{i % 60 + 70},{i % 61 + 80}",
+                "sha256": f"{i:064x}",
+                "clean_sha256": f"{i + rows:064x}",
+            }
+            file.write(json.dumps(row) + "\n")
+    counts = {"train": SplitCounts(images=rows, rows=rows, quarantined=0)}
+    files = {"train/metadata.jsonl": sha256_file(table)}
+    sealed = manifest.model_copy(update={"counts": counts, "files": files}).sealed()
+    (root / MANIFEST).write_text(sealed.dump())
+
+
+@pytest.mark.timeout(3600)
+def test_a_set_of_a_million_rows(tmp_path):
+    found = []
+    for rows in (ROWS // 4, ROWS):
+        write_set(tmp_path / str(rows), rows)
+        found.append(used(OPEN, tmp_path / str(rows), rows))
+    (_, quarter), (peak, seconds) = found
+    print(
+        f"\na set of {ROWS:,} rows: peak memory {peak / GIB:.2f} GiB, {peak / ROWS:,.0f} bytes a "
+        f"row; {seconds:.1f} s, {seconds / quarter:.2f} times a quarter of them"
+    )
+    assert peak <= max(2 * GIB * ROWS / 1_000_000, 0.3 * GIB)
+    assert seconds <= 1.25 * 4 * quarter
+
+
+def write_photographs(root: Path, count: int) -> None:
+    """As many files as are wanted, in ten classes: links to a few."""
+    for c in range(10):
+        folder = root / f"thing {c}"
+        folder.mkdir(parents=True)
+        for i in range(count // 10):
+            if i == 0:
+                Image.new("RGB", (64, 64), (20 * c, 100, 50)).save(folder / "0.png")
+            else:
+                os.link(folder / "0.png", folder / f"{i}.png")
+
+
+@pytest.mark.timeout(3600)
+def test_preparing_many_images(tmp_path):
+    counts = [ROWS // 100, ROWS // 50, ROWS // 25]
+    found = []
+    for count in counts:
+        write_photographs(tmp_path / str(count), count)
+        found.append(used(PREPARE, tmp_path / str(count)))
+    (least, begun), *_, (most, ended) = found
+    a_row = (most - least) / (counts[-1] - counts[0])
+    peak = least + a_row * (ROWS - counts[0])
+    print(
+        f"\nprepare of {', '.join(f'{c:,}' for c in counts)} images: {a_row:,.0f} bytes an image, "
+        f"{peak / GIB:.2f} GiB for {ROWS:,}; "
+        f"{', '.join(f'{1000 * s / c:.2f}' for c, (_, s) in zip(counts, found, strict=True))} "
+        "ms of processor time an image"
+    )
+    assert peak <= max(2 * GIB * ROWS / 1_000_000, 0.3 * GIB)
+    assert ended <= 1.25 * begun * counts[-1] / counts[0]

@@ -321,3 +321,12 @@ def test_the_import_is_announced_once(monkeypatch):
     monkeypatch.setitem(library.sys.modules, "open_clip", open_clip)
     assert open_clip_module(told.append) is open_clip
     assert len(told) == 1
+
+
+@pytest.mark.parametrize("name", ["vit", "resnet", "timm"])
+def test_no_images_have_no_features(tiny, name):
+    model = tiny(name)
+    features = model.encode_image(torch.zeros(0, 3, *model.image_size))
+    assert features.shape == (0, model.embed_dim)
+    features.sum().backward()
+    assert not any(p.grad.any() for p in model.clip.visual.parameters() if p.grad is not None)

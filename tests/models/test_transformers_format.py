@@ -149,6 +149,48 @@ def test_a_custom_text_tower_of_the_same_arithmetic_is_no_obstacle(tiny, tmp_pat
     )
 
 
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The hub's copies on this disk, which is all that can be reached: `hub(directory)`."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    def keep(directory):
+        import shutil
+
+        kept, commit = tmp_path / "hub" / "models--org--clip", "0" * 40
+        shutil.copytree(directory, kept / "snapshots" / commit)
+        (kept / "refs").mkdir()
+        (kept / "refs" / "main").write_text(commit)
+
+    return keep
+
+
+def test_a_model_of_transformers_on_the_hub(theirs, hub, pixels_for):
+    directory, clip = theirs
+    hub(directory)
+    model = load_model("hf-hub:org/clip")
+    pixels = pixels_for(model)
+    torch.testing.assert_close(
+        own_logits(model, pixels), logits(clip, model, pixels), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_one_that_cannot_be_computed_is_refused_before_its_weights_are_fetched(
+    theirs, hub, tmp_path
+):
+    copy = changed(theirs[0], tmp_path, "config.json", model_type="siglip")
+    (copy / "model.safetensors").unlink()
+    hub(copy)
+    with pytest.raises(ModelError, match=r"config\.json of hf-hub:org/clip describes a siglip"):
+        load_model("hf-hub:org/clip")
+
+
+def test_what_the_hub_has_not_is_said_by_its_name(hub):
+    with pytest.raises(ModelError, match="hf-hub:org/nothing could not be downloaded"):
+        load_model("hf-hub:org/nothing")
+
+
 def changed(directory, tmp_path, file, **keys):
     """A copy of a directory with other values in one of its JSON files."""
     import shutil
@@ -166,7 +208,8 @@ def changed(directory, tmp_path, file, **keys):
     ("file", "keys", "words"),
     [
         ("config.json", {"auto_map": {"AutoModel": "evil.Model"}}, "code of its own"),
-        ("config.json", {"model_type": "siglip"}, "only 'clip' is read"),
+        ("config.json", {"model_type": "siglip"}, "in timm's own sizes.*ViT-B-16-SigLIP/webli"),
+        ("config.json", {"model_type": "blip"}, "only 'clip' is read"),
         ("config.json", {"text_config__hidden_act": "gelu"}, "activation gelu and quick_gelu"),
         ("config.json", {"vision_config__layer_norm_eps": 1e-6}, "layer_norm_eps"),
         ("config.json", {"text_config__eos_token_id": 5}, "end with token 5"),

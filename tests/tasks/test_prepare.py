@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -336,16 +335,16 @@ def test_a_task_that_cannot_travel_says_so(photos, tmp_path):
 
 def test_a_full_disk_leaves_nothing(photos, tmp_path, monkeypatch):
     writes = 0
-    usual = Path.write_bytes
+    usual = working._write
 
-    def full(self, data):
+    def full(path, data):
         nonlocal writes
         writes += 1
         if writes > 9:
-            raise OSError(28, "No space left on device", str(self))
-        return usual(self, data)
+            raise OSError(28, "No space left on device", path)
+        return usual(path, data)
 
-    monkeypatch.setattr(working.Path, "write_bytes", full)
+    monkeypatch.setattr(working, "_write", full)
     with pytest.raises(StorageError, match="the disk is full"):
         prepare("typographic", photos, tmp_path / "out")
     assert os.listdir(tmp_path) == ["photos"]

@@ -100,6 +100,7 @@ def build_trainer(
     from clipalign.training.distributed import ALONE
     from clipalign.training.engine import Trainer
     from clipalign.training.losses import Data, Problem
+    from clipalign.training.sharding import shard
     from clipalign.training.streams import Stream
 
     model = tiny_model.rebuilt(tiny_model.clip.state_dict())
@@ -120,6 +121,8 @@ def build_trainer(
         part, loss, regulariser("forward-kl"), weight, 0.01, texts,
         texts if scope == "all" else None,
     )  # fmt: skip
+    if config.get("fsdp"):
+        shard(part, world)
     settings = TrainConfig(**{"batch_size": 4, "averaging": "none", "log_every": 1} | config)
     average = build_average(settings.averaging, {}, part.named_parameters(), steps)
     return Trainer(

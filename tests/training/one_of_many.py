@@ -23,6 +23,7 @@ from clipalign.progress import Silent
 from clipalign.training.checkpoint import load_checkpoint, save_checkpoint
 from clipalign.training.distributed import World, join
 from clipalign.training.reference import Output, compute
+from clipalign.training.sharding import gathered
 
 spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
 shared = importlib.util.module_from_spec(spec)
@@ -68,6 +69,17 @@ SCENES: dict[str, dict[str, Any]] = {
         "validate_every": 2,
     },
     "batch-scope": {"method": "kto", "scope": "batch", "accumulate": 2, "optimizer": "sgd"},
+    "sharded": {
+        "method": "kto",
+        "optimizer": "sgd",
+        "fsdp": True,
+        "accumulate": 2,
+        "rows": 9,
+        "validation": True,
+        "validate_every": 2,
+        "averaging": "bma",
+    },
+    "sharded-adamw": {"method": "dpo", "fsdp": True, "averaging": "ema"},
     "adamw": {"method": "kto", "accumulate": 4, "averaging": "bma", "rows": 10},
 }
 
@@ -77,6 +89,8 @@ def trained(
 ) -> dict[str, Any]:
     """Weights, averaged weights, rows of metrics, state of the objective."""
     options = dict(SCENES[name])
+    if world.size == 1:
+        options.pop("fsdp", None)
     method = options.pop("method")
     options["method"] = method if isinstance(method, str) else method()
     recorder = shared.Recorder(3 if stop else None)
@@ -84,7 +98,7 @@ def trained(
     trainer = shared.build_trainer(model, recorder=recorder, world=world, lr=1e-3, **options)
     if stop:
         trainer.total = 6
-    saved = folder / "checkpoint-of-adamw"
+    saved = folder / f"checkpoint-of-{name}"
     if resume:
         trainer.restore(load_checkpoint(saved / "step-00000003"))
     try:
@@ -94,9 +108,11 @@ def trained(
             return {"error": f"{type(error).__name__}: {error}"}
         if world.first:
             save_checkpoint(saved, recorder.checkpoints[-1])
+        world.wait()
     return {
-        "weights": {k: v.detach().clone() for k, v in trainer.parameters.items()},
-        "final": {k: v.clone() for k, v in trainer.final_weights().items()},
+        "weights": {k: v.detach().clone() for k, v in gathered(trainer.parameters).items()},
+        "final": {k: v.clone() for k, v in gathered(trainer.final_weights()).items()},
+        "held": sum(len(getattr(p, "_local_tensor", p)) for p in trainer.parameters.values()),
         "rows": recorder.rows,
         "objective": trainer.problem.objective.state_dict(),
     }
@@ -143,13 +159,15 @@ def scene(folder: Path, world: World, name: str) -> dict[str, Any]:
         return abandoned(world, name)
     if name in ("stop", "resume"):
         return trained(folder, world, "adamw", **{name: True})
+    if name in ("sharded-stop", "sharded-resume"):
+        return trained(folder, world, "sharded-adamw", **{name.removeprefix("sharded-"): True})
     return trained(folder, world, name)
 
 
 def main() -> None:
     folder, names = Path(sys.argv[1]), sys.argv[2:]
     torch.set_num_threads(1)
-    world = join(timeout=4)
+    world = join(timeout=4 if "hang" in names else 240)  # a busy machine is no dead one
     for name in names:
         result = scene(folder, world, name)
         if world.first:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import socket
@@ -14,9 +15,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
+from clipalign.config import load_config
 from clipalign.errors import ConfigError
 from clipalign.training.distributed import ALONE, World, exact_elsewhere, tree_sum
+from clipalign.training.sharding import check_sharding
 from clipalign.training.streams import Step
 
 pytestmark = pytest.mark.timeout(900)  # whole processes: minutes on a machine that is busy
@@ -223,6 +227,35 @@ def test_an_evaluation_and_the_reference_are_those_of_one_process_to_the_bit(alo
     assert torch.equal(one["reference"], two["reference"])
 
 
+@pytest.fixture(scope="module")
+def sharded_by_two(two: Callable[..., Read]) -> Read:
+    """Scenes in which each of two processes holds half of the tower."""
+    return two("sharded", "sharded-adamw", "sharded-stop", "sharded-resume")
+
+
+def test_a_tower_cut_among_two_processes_follows_the_trajectory_of_one(
+    alone, sharded_by_two
+) -> None:
+    same_trajectory(one := alone("sharded"), two := sharded_by_two("sharded"))
+    for name, value in one["final"].items():
+        torch.testing.assert_close(two["final"][name], value, rtol=0, atol=1e-6)
+    assert two["held"] < 0.6 * one["held"]
+
+
+def test_a_cut_tower_is_resumed_to_the_bit(sharded_by_two) -> None:
+    whole, resumed = (sharded_by_two(f"sharded-{name}") for name in ("adamw", "resume"))
+    assert [row["step"] for row in resumed["rows"]] == [4, 5, 6]
+    for name, value in whole["final"].items():
+        assert torch.equal(resumed["final"][name], value), name
+
+
+def test_where_a_tower_cannot_be_cut_it_is_said() -> None:
+    config = load_config(trainable="head", train={"fsdp": True, "compile": True})
+    with pytest.raises(ConfigError, match=r"(?s)this is one.*trainable=head.*train\.compile"):
+        check_sharding(config, ALONE)
+    check_sharding(load_config(train={"fsdp": True}), World(rank=0, size=2))
+
+
 def stops_with_words(left: Any, least: float) -> None:
     assert "no longer hears another one" in left["error"]
     assert "--resume" in left["error"]
@@ -268,6 +301,38 @@ def test_the_command_under_torchrun_speaks_and_writes_once(tmp_path: Path, make_
     assert [w.returncode for w in wrong] == [3, 3]
     assert "train.epochs" in wrong[0].stderr
     assert wrong[1].stderr == ""
+
+
+@pytest.mark.slow
+def test_eval_under_torchrun_has_the_results_of_one_process(tmp_path: Path) -> None:
+    for c, label in enumerate(("cat", "dog", "cow")):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(7):
+            picture = Image.new("RGB", (64, 64), (40 * c, 30 * i, 99))
+            picture.save(tmp_path / "photos" / label / f"{i}.png")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    command = ["-m", "clipalign", "eval", "emoji-tiny", "--dataset", "photos", "--batch-size", "8"]
+
+    def results(count: int) -> tuple[str, dict[str, bytes]]:
+        env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
+        done = subprocess.run(
+            [sys.executable, *torchrun, str(count), *command, "-o", f"by-{count}"],
+            env=env | {"CLIPALIGN_CACHE": f"cache-{count}", "OMP_NUM_THREADS": "1"},
+            cwd=tmp_path, capture_output=True, text=True, timeout=800,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        files = {p.name: p.read_bytes() for p in (tmp_path / f"by-{count}").iterdir()}
+        return done.stdout.replace(f"by-{count}", "by-N"), files
+
+    (said, one), (also_said, two) = results(1), results(2)
+    assert said == also_said
+    assert len(one) > 1
+    assert one.keys() == two.keys()
+    for name in one:
+        if name.endswith(".jsonl"):
+            assert two[name] == one[name]
+        else:
+            assert json.loads(two[name])["metrics"] == json.loads(one[name])["metrics"]
 
 
 def test_an_objective_with_a_state_and_pieces_is_refused_under_many(monkeypatch) -> None:

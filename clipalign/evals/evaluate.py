@@ -211,7 +211,9 @@ def _reference_of(model: ModelSpec) -> str:
         raise RunError(
             f"{model} is not a run, so it has no reference. Name a model to compare it with."
         )
-    spec = read_yaml_mapping(run / "config.yaml").get("model")
+    directory = RunDirectory(run)
+    directory.check(directory.config)
+    spec = read_yaml_mapping(directory.config).get("model")
     if not isinstance(spec, str):
         raise RunError(f"{run / 'config.yaml'} does not say which model the run started from.")
     return spec

@@ -132,9 +132,9 @@ def train(
     _check(settings, device)
     world = join(settings.train.peer_timeout)
     say: Reporter = (reporter if world.first else None) or Silent()
-    with StopSignal() as signal, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)  # of what an objective may draw; the data has its own
-        try:
+    try:
+        with StopSignal() as signal, torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)  # of what an objective may draw; the data has its own
             session = _Session(settings, device, say, signal, world)
             session.prepare()
             if run is None:
@@ -145,11 +145,11 @@ def train(
                 if world.first:
                     run.sweep()
                 return session.run(run)
-        except Interrupted as stopped:
-            how = "Nothing was written: run the same command again."
-            if run is not None:
-                how = f"Go on with: clipalign train --resume {run.path}"
-            raise Interrupted(f"{stopped} {how}") from None
+    except Interrupted as stopped:
+        how = "Nothing was written: run the same command again."
+        if run is not None:
+            how = f"Go on with: clipalign train --resume {run.path}"
+        raise Interrupted(f"{stopped} {how}") from None
 
 
 @dataclass

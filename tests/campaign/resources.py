@@ -62,7 +62,7 @@ def _short_of(trial: Trial, job: Job, limits: dict[str, int]) -> None:
 def file_size(trial: Trial) -> None:
     """RLIMIT_FSIZE, as a quota or an old file system: any command stops at some file."""
     job = trial.turn(JOBS)
-    limit = int(_MOST ** trial.rng.uniform(0.3, 1))
+    limit = int(_MOST ** trial.rng.uniform(0.6, 1))  # what it says is a file, too
     _short_of(trial, job, {"RLIMIT_FSIZE": limit})
 
 

@@ -38,11 +38,7 @@ from clipalign.training.checkpoint import (
     newest_checkpoint,
     save_checkpoint,
 )
-from clipalign.training.defaults import (
-    SANE_LR,
-    default_lr,
-    regulariser_weight,
-)
+from clipalign.training.defaults import SANE_LR, default_lr, regulariser_weight
 from clipalign.training.distributed import World, join
 from clipalign.training.engine import Trainer
 from clipalign.training.inputs import InputLoader

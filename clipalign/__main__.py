@@ -1,6 +1,25 @@
-"""`python -m clipalign`, so that `torchrun -m clipalign train …` works."""
+"""The `clipalign` script, and `python -m clipalign`, so that `torchrun -m clipalign train …` works.
 
-from clipalign.cli.app import main
+Nothing is imported before Ctrl-C and SIGTERM are attended to.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a command that can save does so
+    try:
+        from clipalign.cli.app import main as run
+
+        run()
+    except KeyboardInterrupt:  # before the command began, or again while the first was dealt with
+        print("Error: Interrupted. Run the same command again.", file=sys.stderr)
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

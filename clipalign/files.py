@@ -13,26 +13,32 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from clipalign.errors import StorageError
 
 __all__ = [
+    "SUMS",
     "append_jsonl",
     "atomic_write_bytes",
     "atomic_write_text",
     "atomic_writer",
     "canonical_json",
+    "changed_file",
     "parse_json",
     "read_regular",
     "sha256_bytes",
     "sha256_file",
     "storage_errors",
+    "write_sums",
 ]
 
 _UNBLOCKED = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # where there are such
+SUMS = "SHA256SUMS"
+"""Hashes of the files beside it."""
+
 _ADVICE = {
     errno.ENOSPC: "the disk is full. Free some space or choose another place, then run it again.",
     errno.EDQUOT: "your disk quota is used up. Free some space or choose another place, then run "
@@ -194,6 +200,44 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     """
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_sums(folder: Path, names: Iterable[str]) -> None:
+    """Write SHA256SUMS of files of a folder, as `sha256sum -c SHA256SUMS` checks them.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    lines = [f"{sha256_file(folder / name)}  {name}\n" for name in sorted(names)]
+    atomic_write_text(folder / SUMS, "".join(lines))
+
+
+def changed_file(folder: Path, names: Iterable[str]) -> str | None:
+    """What is wrong with the first of some files that is not what SHA256SUMS beside it says.
+
+    Args:
+        folder: with SHA256SUMS; where there is none, nothing is known to have changed.
+        names: of files in it; those that are not there, or of no known sum, are passed over.
+
+    Returns:
+        A sentence that names the file, or None.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for name in names:
+        path = folder / name
+        if name in sums and path.is_file() and sums[name] != sha256_file(path):
+            return (
+                f"{path} is not what was written: its sha256 is another one than {SUMS} beside it "
+                "says, so one of the two was changed or damaged."
+            )
+    return None
 
 
 def canonical_json(obj: Any) -> bytes:

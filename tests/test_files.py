@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,11 +23,13 @@ from clipalign.files import (
     atomic_write_text,
     atomic_writer,
     canonical_json,
+    changed_file,
     parse_json,
     read_regular,
     sha256_bytes,
     sha256_file,
     storage_errors,
+    write_sums,
 )
 
 
@@ -271,3 +274,16 @@ def test_json_that_is_nested_too_deeply_is_an_error_in_words():
     assert parse_json(b'{"a": [1]}') == {"a": [1]}
     with pytest.raises(ValueError, match="nested too deeply"):
         parse_json("[" * 100_000)
+
+
+def test_sums_name_the_file_that_changed_and_are_what_sha256sum_reads(tmp_path):
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_text(name)
+    assert changed_file(tmp_path, ["a.json"]) is None  # nothing is known
+    write_sums(tmp_path, ["b.json", "a.json"])
+    assert changed_file(tmp_path, ["a.json", "b.json", "gone.json"]) is None
+    check = ["sha256sum", "-c", "SHA256SUMS"]
+    if shutil.which("sha256sum"):
+        assert subprocess.run(check, cwd=tmp_path, capture_output=True).returncode == 0
+    (tmp_path / "b.json").write_text("B.json")
+    assert "b.json is not what was written" in changed_file(tmp_path, ["a.json", "b.json"])

@@ -24,6 +24,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -55,6 +56,11 @@ Exit codes:
 """
 
 
+_INTERRUPTED = "Interrupted. Nothing is half-written: run the same command again."
+_NO_MEMORY = (
+    "The machine, or what this command may use of it (ulimit -v, a container's limit), is out of "
+    "memory. Use a smaller batch, fewer workers or a smaller model; what was saved is whole."
+)
 _HEARD_ONCE = (2, 3, 7, 130)
 """Exit codes of errors that every process of a torchrun comes to: its first one speaks for all."""
 
@@ -229,14 +235,18 @@ def run(arguments: Sequence[str]) -> int:
         print(console.printable(shown.getvalue()), end="", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("Interrupted", "Interrupted.", 130, as_json)
+        return _fail("Interrupted", _INTERRUPTED, 130, as_json)
     except BrokenPipeError:
         # The reader has gone; nothing may be written when Python closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ClipAlignError as error:
         return _fail(type(error).__name__, str(error), error.exit_code, as_json, error)
+    except MemoryError as error:
+        return _fail("MemoryError", _NO_MEMORY, 1, as_json, error)
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            return _fail("MemoryError", _NO_MEMORY, 1, as_json, error)
         if (storage := _storage_error(error)) is None:
             return _bug(error, as_json)
         return _fail("StorageError", str(storage), storage.exit_code, as_json, error)
@@ -245,9 +255,11 @@ def run(arguments: Sequence[str]) -> int:
             raise  # Typer's, of a reader that has gone; or a command's that a plugin brought
         return _bug(error, as_json)
     except BaseException as error:
+        if isinstance(error, RuntimeError) and "memory" in str(error) and "alloc" in str(error):
+            return _fail("MemoryError", _NO_MEMORY, 1, as_json, error)  # torch's way to say so
         return _bug(error, as_json)
     if code == 130:  # Typer turned Ctrl-C into this code and said nothing
-        return _fail("Interrupted", "Interrupted.", 130, as_json)
+        return _fail("Interrupted", _INTERRUPTED, 130, as_json)
     return code if isinstance(code, int) else 0
 
 
@@ -256,7 +268,10 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a letter gets an escape
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # all is said and done
+    sys.exit(code)
 
 
 def _fail(
@@ -297,6 +312,14 @@ def _storage_error(error: OSError) -> StorageError | None:
     place = f" ({error.filename})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"The disk is full{place}. Free some space and run this again.")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return StorageError(
+            f"Too many files are open{place}. Raise the limit (ulimit -n), or use fewer workers."
+        )
+    if error.errno == errno.EFBIG:
+        return StorageError(
+            f"A file is larger than this disk or your limits allow{place}. Choose another place."
+        )
     if error.errno == errno.EROFS:
         return StorageError(f"The disk is read-only{place}. Choose another place with --output.")
     if error.errno in (errno.EACCES, errno.EPERM):

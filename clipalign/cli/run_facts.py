@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipalign.errors import ClipAlignError, ConfigError, RunError, UsageError, near_matches
+from clipalign.errors import ClipAlignError, RunError, UsageError, near_matches
 from clipalign.files import parse_json, read_regular
 
 ROOT = Path("runs")
@@ -64,7 +64,7 @@ def summarise(run: Path) -> dict[str, Any]:
     row = {"run": str(run), "task": "?", "method": "?", "model": "?", "step": None}
     try:
         config = read_config(run)
-    except ConfigError as error:
+    except ClipAlignError as error:
         return row | {"state": f"unreadable ({' '.join(str(error).split())})"}
     finished = RunDirectory(run).finished
     return row | {
@@ -77,18 +77,27 @@ def summarise(run: Path) -> dict[str, Any]:
 def read_config(run: Path) -> dict[str, Any]:
     """What `config.yaml` says, as it stands: it may be of an older version of clipalign."""
     from clipalign.plain_yaml import read_yaml_mapping
+    from clipalign.training.rundir import RunDirectory
 
-    return read_yaml_mapping(run / "config.yaml")
+    directory = RunDirectory(run)
+    directory.check(directory.config)
+    return read_yaml_mapping(directory.config)
 
 
 def last_metrics(run: Path) -> dict[str, Any]:
     """The last whole line of `metrics.jsonl`; empty when there is none.
 
     A line that a kill cut short is passed over.
+
+    Raises:
+        RunError: the log of a finished run was changed.
     """
     path = run / "metrics.jsonl"
     if not path.is_file():
         return {}
+    from clipalign.training.rundir import RunDirectory
+
+    RunDirectory(run).check(path)
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL))
         lines = file.read().splitlines()

@@ -11,6 +11,7 @@ from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table,
 from clipalign.cli.export import FORMAT_HELP, PUSH_HELP, also, check_words
 from clipalign.cli.report import report_line
 from clipalign.cli.runs import complete_runs, sparklines
+from clipalign.errors import Interrupted
 
 app = typer.Typer()
 
@@ -164,7 +165,13 @@ def train(
         out.say("\n" + curves)
     document = result.document()
     if evaluate:
-        document["results"] = _evaluate(result.run, device, out)
+        try:
+            document["results"] = _evaluate(result.run, device, out)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"Interrupted. {result.run} is trained; measure it with: "
+                f"clipalign eval {result.run}"
+            ) from None
     exported, words = also(result.model, form, push, out)
     if exported is not None:
         document["export"] = exported

@@ -25,7 +25,7 @@ from clipalign.comparison.summarise import summarise
 from clipalign.comparison.summary import Summary
 from clipalign.comparison.write import write_summary
 from clipalign.errors import ClipAlignError, Interrupted, RunError, StorageError
-from clipalign.files import atomic_write_text, storage_errors
+from clipalign.files import atomic_write_text, storage_errors, write_sums
 from clipalign.progress import Reporter, Silent
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ def write_recipe(plan: Plan) -> None:
     atomic_write_text(
         plan.output / RECIPE, f"# `clipalign compare {plan.output}` goes on with this.\n{text}"
     )
+    write_sums(plan.output, [RECIPE])
 
 
 class _held:

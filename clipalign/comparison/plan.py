@@ -20,7 +20,8 @@ from clipalign.comparison.recipe import (
     read_recipe,
 )
 from clipalign.config import RunConfig, build_config
-from clipalign.errors import ConfigError, UsageError
+from clipalign.errors import ConfigError, RunError, UsageError
+from clipalign.files import SUMS, changed_file
 from clipalign.options import option_problems, options_model
 from clipalign.plugins import registry
 
@@ -159,6 +160,8 @@ def _located(
                 f"{path} is not the output of a comparison: it has no {RECIPE}. Name a recipe, "
                 "such as examples/study/typographic.yaml."
             )
+        if changed := changed_file(path, [RECIPE]):
+            raise RunError(f"{changed} Name the recipe that it was made from, or remove {SUMS}.")
         return read_recipe(path / RECIPE), output or path
     if isinstance(recipe, Recipe):
         recipe = recipe.model_dump(exclude_defaults=True)

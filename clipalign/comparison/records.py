@@ -16,7 +16,13 @@ from typing import Any, Literal
 
 from clipalign.comparison.plan import Cell, Plan
 from clipalign.errors import RunError
-from clipalign.files import atomic_write_text, parse_json, read_regular
+from clipalign.files import (
+    atomic_write_text,
+    canonical_json,
+    parse_json,
+    read_regular,
+    sha256_bytes,
+)
 
 __all__ = ["Record", "State", "check_definitions", "read_record", "write_record"]
 
@@ -64,6 +70,9 @@ def read_record(plan: Plan, cell: Cell) -> Record:
     try:
         document = parse_json(read_regular(path))
         version = document.pop("schema_version")
+        digest = document.pop("sha256", None)
+        if digest not in (None, sha256_bytes(canonical_json(document))):
+            raise ValueError("it was changed after it was written")
         record = Record(**document)
     except FileNotFoundError:
         return Record()
@@ -88,7 +97,9 @@ def write_record(plan: Plan, cell: Cell, record: Record) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    document = {"schema_version": SCHEMA_VERSION, **asdict(record)}
+    content = asdict(record)
+    digest = sha256_bytes(canonical_json(content))
+    document = {"schema_version": SCHEMA_VERSION, "sha256": digest, **content}
     text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=True)
     atomic_write_text(record_path(plan, cell), text + "\n")
 

@@ -16,7 +16,7 @@ from clipalign.models.card import CARD_NAME, Card, is_own, render_card, table
 from clipalign.models.formats import load_lines
 from clipalign.models.spec import EMBEDDED, parse_model_spec
 from clipalign.plain_yaml import read_yaml_mapping
-from clipalign.tasks.manifest import read_manifest
+from clipalign.tasks.manifest import MANIFEST, read_manifest
 
 __all__ = ["card_of", "refresh_card", "run_card"]
 
@@ -142,10 +142,9 @@ def _transformed(folder: Path) -> Card:
 
 def _data(run: Path) -> dict[str, str]:
     """The manifest of what a run was trained on."""
-    try:
-        manifest = read_manifest(run)
-    except ClipAlignError:  # a run of an earlier version kept none
+    if not (run / MANIFEST).is_file():  # a run of an earlier version kept none
         return {}
+    manifest = read_manifest(run)
     counts = [f"{name} {count.rows:,}" for name, count in manifest.counts.items()]
     texts = [f"“{text}”" for text in manifest.candidates[:3]]
     return {

@@ -229,7 +229,9 @@ def _reference_of(model: ModelSpec) -> str:
             f"{model} is not a run, so it has no reference. Name the model to compare it with, "
             "such as --against emoji-tiny."
         )
-    spec = read_yaml_mapping(run / "config.yaml").get("model")
+    directory = RunDirectory(run)
+    directory.check(directory.config)
+    spec = read_yaml_mapping(directory.config).get("model")
     if not isinstance(spec, str):
         raise RunError(f"{run / 'config.yaml'} does not say which model the run started from.")
     return spec

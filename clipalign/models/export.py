@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clipalign.errors import ModelError, StorageError, UsageError, near_matches
-from clipalign.files import canonical_json, storage_errors
+from clipalign.files import canonical_json, storage_errors, write_sums
 from clipalign.models.card import CARD_NAME, Card, render_card
 from clipalign.models.formats import load_lines
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.spec import CONFIG_NAME, WEIGHTS_NAME
+from clipalign.staging import staged
 
 __all__ = ["card_text", "export_model", "new_directory", "open_clip_line"]
 
@@ -35,6 +34,7 @@ def export_model(
     state: Mapping[str, Tensor] | None = None,
     dtype: str = "fp32",
     card: Card | None = None,
+    beside: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a directory that `open_clip.create_model_and_transforms("local-dir:…")` loads.
 
@@ -46,6 +46,7 @@ def export_model(
         state: other weights of the same architecture (averaged ones), by open_clip's names.
         dtype: fp32, fp16 or bf16 on the disk; open_clip loads all of them as float32.
         card: for README.md; None for one that says only what the model itself tells.
+        beside: more text files, by name, that appear with the model.
 
     Returns:
         The directory, absolute.
@@ -71,7 +72,8 @@ def export_model(
         except SafetensorError as error:  # how safetensors reports a full disk
             raise StorageError(f"Cannot write {directory}: {error}") from error
         text = card_text(model, card, "open_clip", target)
-        (new / CARD_NAME).write_text(text, encoding="utf-8")
+        for name, content in {CARD_NAME: text, **(beside or {})}.items():
+            (new / name).write_text(content, encoding="utf-8")
     return target
 
 
@@ -133,26 +135,14 @@ def new_directory(target: Path, marker: str) -> Iterator[Path]:
                 f"Cannot write {target}: it exists and is no {kind}. Choose another "
                 "directory, or remove it."
             )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        mark = secrets.token_hex(8)
-        new = target.parent / f".clipalign-{mark}.tmp"
-        old = target.parent / f".clipalign-{mark}-old.tmp"
-        try:
-            new.mkdir()
-            yield new
-            for file in new.iterdir():
+    with staged(target, replace=True) as new:
+        yield new
+        with storage_errors(target):
+            # but for the card, which later measurements go into
+            write_sums(new, (f.name for f in new.iterdir() if f.is_file() and f.name != CARD_NAME))
+            for file in (f for f in new.iterdir() if f.is_file()):
                 with open(file, "rb") as handle:
                     os.fsync(handle.fileno())
-            if target.exists():
-                os.replace(target, old)
-            os.replace(new, target)
-        except BaseException:
-            if old.exists() and not target.exists():
-                os.replace(old, target)
-            raise
-        finally:
-            for left in (new, old):
-                shutil.rmtree(left, ignore_errors=True)
 
 
 def _holds_anything(path: Path) -> bool:

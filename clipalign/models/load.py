@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from clipalign.errors import ModelError
-from clipalign.files import parse_json, read_regular
+from clipalign.files import SUMS, changed_file, parse_json, read_regular
+from clipalign.models.card import CARD_NAME
 from clipalign.models.library import Announce, build_clip, open_clip_module
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.spec import (
@@ -151,6 +152,7 @@ def _from_directory(spec: ModelSpec) -> _Source:
             f"The embedded model {spec} is missing from this installation. Install clipalign "
             "again, or name another model."
         )
+    _check_sums(spec.path)
     config = _read_config(spec.path / CONFIG_NAME)
     _check_beside(config, spec.path)
     return _Source(config, weights_in(spec.path), f"local-dir:{spec.path}")
@@ -158,12 +160,14 @@ def _from_directory(spec: ModelSpec) -> _Source:
 
 def _from_transformers(spec: ModelSpec) -> _Source:
     assert spec.path is not None
+    _check_sums(spec.path)
     config = read_transformers_config(spec.path)
     return _Source(config, weights_in(spec.path, parts=True), None, from_transformers)
 
 
 def _from_file(spec: ModelSpec) -> _Source:
     assert spec.path is not None
+    _check_sums(spec.path.parent, (spec.path.name, CONFIG_NAME))
     beside = spec.path.parent / CONFIG_NAME
     if beside.is_file():
         return _Source(_read_config(beside), spec.path, f"local-dir:{spec.path.parent}")
@@ -262,6 +266,18 @@ def _whole(value: Any) -> int:
     if isinstance(value, list):
         return sum(_whole(item) for item in value)
     return value if isinstance(value, int) and value > 0 else 0
+
+
+def _check_sums(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Refuse files of a model that changed after clipalign wrote them."""
+    if names is None:
+        names = (path.name for path in folder.iterdir() if path.name not in (CARD_NAME, SUMS))
+    try:
+        changed = changed_file(folder, names)
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be read: {error}") from error
+    if changed:
+        raise ModelError(f"{changed} Write the model again, or remove {folder / SUMS} to use it.")
 
 
 def _load_weights(clip: Any, source: _Source, spec: ModelSpec) -> None:

@@ -28,6 +28,7 @@ def add_adapters(model: LoadedModel, rank: int, seed: int) -> Any:
     """
     try:
         from peft import LoraConfig, LoraModel
+        from peft.tuners.lora.layer import MultiheadAttention
     except ImportError as error:
         raise UsageError(
             "Training lora:R needs the package peft. Install it with: pip install 'clipalign[lora]'"
@@ -42,6 +43,9 @@ def add_adapters(model: LoadedModel, rank: int, seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapters = LoraModel(model.clip.visual, config, "default")
+    for module in adapters.modules():
+        if isinstance(module, MultiheadAttention):
+            _hold_still(module)
     model.clip.eval()  # new modules start in training mode
     return adapters
 
@@ -55,6 +59,23 @@ def merged_state(model: LoadedModel, adapters: Any) -> dict[str, Tensor]:
     state = {f"visual.{name}": tensor for name, tensor in visual.state_dict().items()}
     rest = model.clip.state_dict()
     return state | {n: tensor for n, tensor in rest.items() if not n.startswith("visual.")}
+
+
+def _hold_still(attention: Any) -> None:
+    """Put an attention's frozen weights back after every call.
+
+    peft adds B A to them before it and subtracts it again afterwards, which rounds. In a long
+    training they would drift, and a resumed one, which begins with the model's own, would not end
+    with the same bits.
+    """
+    base = attention.get_base_layer()
+    out = base.out_proj.get_base_layer()
+    frozen = base.in_proj_weight.data, out.weight.data
+
+    def put_back(*_: Any) -> None:
+        base.in_proj_weight.data, out.weight.data = frozen
+
+    attention.register_forward_hook(put_back, always_call=True)
 
 
 def _targets(visual: nn.Module) -> list[str]:

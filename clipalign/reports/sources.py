@@ -71,19 +71,26 @@ class Source:
         Raises:
             ConfigError: it cannot be read.
         """
-        return {} if self.run is None else read_yaml_mapping(self.run.config)
+        if self.run is None:
+            return {}
+        self.run.check(self.run.config)
+        return read_yaml_mapping(self.run.config)
 
     @cached_property
     def environment(self) -> dict[str, Any]:
         """The run's environment.json; empty where there is none."""
         path = None if self.run is None else self.run.path / "environment.json"
-        return dict(_json(path, "environment")) if path and path.is_file() else {}
+        if self.run is None or path is None or not path.is_file():
+            return {}
+        self.run.check(path)
+        return dict(_json(path, "environment"))
 
     @cached_property
     def metrics(self) -> list[dict[str, float]]:
         """The rows of metrics.jsonl; a line that a kill cut short is passed over."""
         if self.run is None or not self.run.metrics.is_file():
             return []
+        self.run.check(self.run.metrics)
         rows = []
         for line in self.run.metrics.read_bytes().splitlines():
             try:

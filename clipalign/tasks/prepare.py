@@ -18,12 +18,12 @@ from clipalign.files import storage_errors
 from clipalign.options import component
 from clipalign.plugins import registry
 from clipalign.progress import Reporter, Silent
+from clipalign.staging import staged
 from clipalign.tasks.base import Task
 from clipalign.tasks.manifest import MANIFEST
 from clipalign.tasks.plan import Plan
 from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.tasks.shards import Shard, Shards, parse_shard
-from clipalign.tasks.staging import staged
 from clipalign.tasks.writing import join, write, write_part
 
 __all__ = ["preferences_of", "prepare", "prepare_part"]

@@ -20,12 +20,20 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock
 
-from clipalign.errors import UsageError
-from clipalign.files import atomic_write_bytes, canonical_json, storage_errors
+from clipalign.errors import DataError, UsageError
+from clipalign.files import (
+    SUMS,
+    atomic_write_bytes,
+    canonical_json,
+    changed_file,
+    storage_errors,
+    write_sums,
+)
 from clipalign.tasks.working import LOOSE
 
 __all__ = ["Shard", "Shards", "parse_shard", "shard_of_environment"]
 
+_COUNTS = "counts.json"
 _PARTS = "parts"  # folder of the parts' tables, gone when the set is whole
 
 
@@ -117,21 +125,29 @@ class Shards:
     @property
     def done(self) -> bool:
         """Whether this part is complete."""
-        return self._part("done.json", None).is_file()
+        return self._part(SUMS, None).is_file()
 
     def finish(self, counts: Mapping[str, Mapping[str, int]]) -> None:
         """Mark this part as complete: images and rows by split."""
-        atomic_write_bytes(self._part("done.json", None), canonical_json(counts))
+        path = self._part(_COUNTS, None)
+        atomic_write_bytes(path, canonical_json(counts))
+        write_sums(path.parent, [file.name for file in path.parent.glob("*.json*")])
 
     def missing(self) -> list[int]:
         """Parts that are not complete yet."""
         numbers = range(self.shard.count)
-        return [n for n in numbers if not self._part("done.json", n).is_file()]
+        return [n for n in numbers if not self._part(SUMS, n).is_file()]
+
+    def _check(self) -> None:
+        for number in range(self.shard.count):
+            folder = self._part("", number)
+            if changed := changed_file(folder, [file.name for file in folder.iterdir()]):
+                raise DataError(f"{changed} Remove {folder}, and make part {number} again.")
 
     def counts(self, split: str, what: str) -> int:
         """The sum of a count over all parts."""
         numbers = range(self.shard.count)
-        parts = [json.loads(self._part("done.json", n).read_bytes()) for n in numbers]
+        parts = [json.loads(self._part(_COUNTS, n).read_bytes()) for n in numbers]
         return sum(part[split][what] for part in parts)
 
     def join(self, of: Callable[[int], Path], whole: BinaryIO) -> None:
@@ -157,6 +173,7 @@ class Shards:
                 return True
             if self.missing():
                 return False
+            self._check()
             complete()
             with storage_errors(self.target):
                 shutil.rmtree(self.folder / _PARTS)

@@ -100,7 +100,9 @@ class InputLoader:
             wanted.append(feature_path(model, "trunk", [*content, trunk.blocks]))
         with self._held(wanted):
             reference = read_features(path, n, model.embed_dim)
-            activations = None if trunk is None else open_entry(wanted[1], check=False)
+            # one process of a machine reads through what the others map
+            check = self.world.local_rank == 0
+            activations = None if trunk is None else open_entry(wanted[1], check=check)
             whole = reference is not None and (trunk is None or activations is not None)
             if not all(self.world.gather_objects(whole)):
                 reference = activations = None

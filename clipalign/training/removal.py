@@ -17,8 +17,8 @@ __all__ = ["Removal", "check_removal", "remove_run"]
 _OF_A_RUN = frozenset(
     {
         "config.yaml", "environment.json", "metrics.jsonl", "checkpoints", "model", "results",
-        "linear_map.safetensors", "manifest.yaml", "scan.json", ".lock", "report", "report.html",
-        "model-open_clip", "model-transformers", "model-onnx",
+        "linear_map.safetensors", "manifest.yaml", "scan.json", "SHA256SUMS", ".lock", "report",
+        "report.html", "model-open_clip", "model-transformers", "model-onnx",
     }
 )  # fmt: skip
 _IN_A_CONFIG = ("model", "task", "method", "trainable", "train")
@@ -67,7 +67,7 @@ def check_removal(path: Path, *, strangers: bool = False) -> Removal:
     others = sorted(
         entry.name
         for entry in path.iterdir()
-        if entry.name not in _OF_A_RUN and not entry.name.startswith(".clipalign-")
+        if entry.name not in _OF_A_RUN and not entry.name.startswith((".clipalign-", ".model-"))
     )
     if others and not strangers:
         more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""

@@ -8,6 +8,7 @@
     model/            an ordinary open_clip directory, once training has finished
     linear_map.safetensors   W of a trained head, which model/ has folded in
     results/          evaluations
+    SHA256SUMS        of the files above
 
 Nothing here imports torch: lists of runs and shell completion answer at once.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,11 +29,16 @@ from filelock import FileLock, Timeout
 from clipalign.config import RunConfig, dump_config, load_config
 from clipalign.errors import RunError
 from clipalign.files import (
+    SUMS,
     atomic_write_bytes,
     atomic_write_text,
     canonical_json,
+    changed_file,
     parse_json,
+    sha256_bytes,
+    sha256_file,
     storage_errors,
+    write_sums,
 )
 
 
@@ -112,7 +119,7 @@ class RunDirectory:
                     number += 1
         elif path.is_file():
             raise RunError(f"{path} is a file. Choose another --output.")
-        elif path.is_dir() and any(path.iterdir()):
+        elif path.is_dir() and any(not _is_torn(entry) for entry in path.iterdir()):
             advice = f"go on with `clipalign train --resume {path}`, or c"
             raise RunError(
                 f"{path} already holds "
@@ -123,6 +130,7 @@ class RunDirectory:
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
         atomic_write_text(run.config, dump_config(config))
+        run.seal()
         return run
 
     @classmethod
@@ -138,7 +146,9 @@ class RunDirectory:
                 f"{path} is not a run directory: it has no config.yaml. "
                 "`clipalign runs list` shows the runs that there are."
             )
-        return cls(path), load_config(path / "config.yaml")
+        run = cls(path)
+        run.check(run.config)
+        return run, load_config(run.config)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -161,13 +171,56 @@ class RunDirectory:
         finally:
             lock.release()
 
+    def seal(self) -> None:
+        """Write SHA256SUMS of what is there by now; the log of steps counts once it is finished."""
+        files = [self.config, self.manifest, self.path / "environment.json"]
+        if self.finished:
+            files += [self.metrics, self.linear_map]
+        write_sums(self.path, [file.name for file in files if file.is_file()])
+
+    def check(self, *files: Path) -> None:
+        """Prove that files of the run are what was written.
+
+        Raises:
+            RunError: naming one that was changed.
+        """
+        with storage_errors(self.path):
+            changed = changed_file(self.path, [file.name for file in files])
+        if changed:
+            raise RunError(
+                f"{changed} Put it back as it was, or start a new run: a run is what its "
+                f"configuration says. (To use it all the same, remove {self.path / SUMS}.)"
+            )
+
+    def sweep(self) -> None:
+        """Remove what a process that was killed had half written. Only who holds the run may."""
+        if self.checkpoints.is_dir():
+            for entry in self.checkpoints.iterdir():
+                if entry.name.startswith(".") and entry.is_dir():
+                    shutil.rmtree(entry, ignore_errors=True)
+        for entry in self.path.iterdir():
+            if _is_torn(entry) and entry.is_file():
+                entry.unlink(missing_ok=True)
+
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Write environment.json."""
         text = json.dumps(environment, indent=2, sort_keys=True) + "\n"
         atomic_write_bytes(self.path / "environment.json", text.encode())
 
-    def truncate_metrics(self, step: int) -> None:
-        """Drop rows of steps after `step`, which a resumed run takes again, and torn lines."""
+    def metrics_sha256(self) -> str | None:
+        """Of the log of steps as it stands; None where there is none."""
+        return sha256_file(self.metrics) if self.metrics.is_file() else None
+
+    def truncate_metrics(self, step: int, sha256: str | None = None) -> None:
+        """Drop rows of steps after `step`, which a resumed run takes again, and torn lines.
+
+        Args:
+            step: that the run goes on from.
+            sha256: of the log when that step was saved, where it is known.
+
+        Raises:
+            RunError: what is left is something else; nothing was changed.
+        """
         if not self.metrics.is_file():
             return
         kept = []
@@ -178,7 +231,18 @@ class RunDirectory:
                 continue
             if isinstance(row, dict) and row.get("step", 0) <= step:
                 kept.append(canonical_json(row) + b"\n")
-        atomic_write_bytes(self.metrics, b"".join(kept))
+        log = b"".join(kept)
+        if sha256 not in (None, sha256_bytes(log)):
+            raise RunError(
+                f"{self.metrics} is not what was written: its rows up to step {step} were changed "
+                "or damaged. Put it back as it was, or remove it to go on without them."
+            )
+        atomic_write_bytes(self.metrics, log)
+
+
+def _is_torn(entry: Path) -> bool:
+    """Whether a file is what a killed process left of one that it was writing."""
+    return entry.name.startswith(".clipalign-") and entry.suffix == ".tmp"
 
 
 def newest_run(root: Path = Path("runs")) -> Path | None:

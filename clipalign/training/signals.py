@@ -12,11 +12,20 @@ from clipalign.errors import Interrupted
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class StopSignal:
-    """While entered, a first signal is remembered during steps and raises Interrupted elsewhere.
+class _Stopped(KeyboardInterrupt):
+    """A signal on its way out of whatever it met.
 
-    A second signal always raises, so that nobody is held by a step that does not end. Outside the
-    main thread, where Python delivers no signals, nothing is changed.
+    Not an `Exception`: libraries, and our own readers of images, take one for a broken file and go
+    on without it.
+    """
+
+
+class StopSignal:
+    """While entered, a first signal is remembered during steps and stops everything elsewhere.
+
+    The block then ends with Interrupted. A second signal always stops, so that nobody is held by a
+    step that does not end. Outside the main thread, where Python delivers no signals, nothing is
+    changed.
     """
 
     def __init__(self) -> None:
@@ -29,12 +38,16 @@ class StopSignal:
             self._before = {s: signal.signal(s, self._arrived) for s in _SIGNALS}
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if isinstance(error, _Stopped):
+            raise Interrupted(str(error)) from None
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if self.within_steps and not self.requested:
             self.requested = True
             return
-        raise Interrupted(f"Stopped by {signal.Signals(number).name}.")
+        raise _Stopped(f"Stopped by {signal.Signals(number).name}.")

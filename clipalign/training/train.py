@@ -38,11 +38,7 @@ from clipalign.training.checkpoint import (
     newest_checkpoint,
     save_checkpoint,
 )
-from clipalign.training.defaults import (
-    SANE_LR,
-    default_lr,
-    regulariser_weight,
-)
+from clipalign.training.defaults import SANE_LR, default_lr, regulariser_weight
 from clipalign.training.distributed import World, join
 from clipalign.training.engine import Trainer
 from clipalign.training.inputs import InputLoader
@@ -134,17 +130,26 @@ def train(
     _check(settings, device)
     world = join(settings.train.peer_timeout)
     say: Reporter = (reporter if world.first else None) or Silent()
-    with StopSignal() as signal:
-        session = _Session(settings, device, say, signal, world)
-        session.prepare()
-        if run is None:
-            run = world.from_first(
-                lambda: RunDirectory.create(recorded(settings, session.objective, world))
-            )
-        with contextlib.ExitStack() as held:
-            # the first process holds the run for all
-            world.from_first(lambda: held.enter_context(run.lock()))
-            return session.run(run)
+    try:
+        with StopSignal() as signal, torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)  # of what an objective may draw; the data has its own
+            session = _Session(settings, device, say, signal, world)
+            session.prepare()
+            if run is None:
+                run = world.from_first(
+                    lambda: RunDirectory.create(recorded(settings, session.objective, world))
+                )
+            with contextlib.ExitStack() as held:
+                # the first process holds the run for all
+                world.from_first(lambda: held.enter_context(run.lock()))
+                if world.first:
+                    run.sweep()
+                return session.run(run)
+    except Interrupted as stopped:
+        how = "Nothing was written: run the same command again."
+        if run is not None:
+            how = f"Go on with: clipalign train --resume {run.path}"
+        raise Interrupted(f"{stopped} {how}") from None
 
 
 @dataclass
@@ -215,15 +220,19 @@ class _Session:
         trainer = self._trainer(_Callbacks(run, self.say, self.signal, self.trackers))
         newest = newest_checkpoint(run.checkpoints)
         self.world.expect_same("checkpoint", newest.name if newest else "none")
+        log = None
         if newest is not None:
-            trainer.restore(load_checkpoint(newest))
+            checkpoint = load_checkpoint(newest)
+            log = checkpoint.plain.get("metrics_sha256")
+            trainer.restore(checkpoint)
             self.say.note(f"Going on from step {trainer.step} of {trainer.total}.")
         self.world.wait()
         if not self.world.first:
             return self._finish(run, trainer)
-        run.truncate_metrics(trainer.step)
+        run.truncate_metrics(trainer.step, log)
         run.write_environment(_environment(self.model, self.world))
         atomic_write_text(run.manifest, self.preferences.manifest.dump())
+        run.seal()
         call_hook("run_started", run_dir=run.path, config=config)
         self.trackers.start(run.path, config.model_dump(mode="json"), trainer.step)
         try:
@@ -246,10 +255,6 @@ class _Session:
             self.signal.within_steps = True
             try:
                 trainer.run()
-            except Interrupted as stopped:
-                raise Interrupted(
-                    f"{stopped} Go on with: clipalign train --resume {run.path}"
-                ) from None
             finally:
                 self.signal.within_steps = False
         trainer.keep_final()
@@ -260,6 +265,7 @@ class _Session:
                     run.linear_map, model=config.model, model_sha256=self.model.sha256
                 )
             export_model(self.part.merge(), run.model, state=weights, card=run_card(run.path))
+            run.seal()
         self.world.wait()
         return TrainResult(
             run.path,
@@ -309,6 +315,8 @@ class _Callbacks:
         self.trackers.log(step, metrics)
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
+        log = {"metrics_sha256": self.directory.metrics_sha256()}
+        checkpoint = dataclasses.replace(checkpoint, plain={**checkpoint.plain, **log})
         path = save_checkpoint(self.directory.checkpoints, checkpoint)
         call_hook("checkpoint_saved", run_dir=self.directory.path, path=path, step=checkpoint.step)
 

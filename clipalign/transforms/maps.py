@@ -112,8 +112,10 @@ def read_map(run: RunDirectory) -> tuple[LinearMap, str]:
     """W of a run, and the sha256 of the model that it belongs to.
 
     Raises:
+        RunError: it was changed after it was written.
         ModelError: it is damaged, or does not say which model it belongs to.
     """
+    run.check(run.linear_map)
     linear, metadata = LinearMap.load(run.linear_map)
     if "model_sha256" not in metadata:
         raise ModelError(

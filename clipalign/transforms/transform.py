@@ -14,7 +14,6 @@ import yaml
 from clipalign._version import __version__
 from clipalign.errors import ModelError, PluginError, UsageError
 from clipalign.evals.card import refresh_card
-from clipalign.files import atomic_write_text
 from clipalign.models.export import export_model, open_clip_line
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.spec import CONFIG_NAME, parse_model_spec
@@ -147,7 +146,6 @@ def transform(
         raise PluginError(
             f"The transform {method!r} of {owner_of(fitter)} made {edited!r:.60} of the model."
         )
-    export_model(edited, target)
     record = {
         "schema_version": SCHEMA_VERSION,
         "made_with": {"clipalign": __version__},
@@ -163,7 +161,7 @@ def transform(
     }
     plain = json.loads(json.dumps(record))  # nothing shared, so that YAML needs no aliases
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=False, width=100)
-    atomic_write_text(target / RECORD, f"# How this model was made.\n{text}")
+    export_model(edited, target, beside={RECORD: f"# How this model was made.\n{text}"})
     refresh_card(target)
     return TransformResult(method, context.path, target, open_clip_line(target), fitted)
 

@@ -30,6 +30,8 @@ def main() -> int:
         for name, c in all_cases().items()
         if not args.only or any(name.startswith(o) for o in args.only)
     ]
+    if not cases:
+        parser.error(f"no case begins with {' or '.join(args.only)}; --list shows them")
     if args.list:
         for case in cases:
             first = (case.try_it.__doc__ or "").strip().splitlines()[:1]

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import importlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.campaign.commands import Finished, Zygote
 
@@ -25,7 +25,11 @@ OUTCOMES = ("held", "lost", "traceback", "hang", "escape")
 directory, code run that should not be, or text that acts in a terminal, a page or a sheet."""
 
 MODULES = (
-    "tests.campaign.smoke",
+    "tests.campaign.kills",
+    "tests.campaign.signals",
+    "tests.campaign.flips",
+    "tests.campaign.resources",
+    "tests.campaign.together",
     "tests.campaign.plugins",
     "tests.campaign.network",
     "tests.campaign.sameness",
@@ -37,6 +41,9 @@ MODULES = (
     "tests.campaign.checkpoints",
     "tests.campaign.names",
 )
+
+
+T = TypeVar("T")
 
 
 class Broken(Exception):
@@ -79,6 +86,10 @@ class Trial:
         if "Traceback (most recent call last)" in done.err + done.out or done.code == 1:
             raise Broken("traceback", f"{done.line}: {(done.err or done.out)[-600:]}")
 
+    def turn(self, choices: Sequence[T]) -> T:
+        """One of some choices: all of them in turn, the first in the first trial."""
+        return choices[self.number % len(choices)]
+
     def once(self, name: str, make: Callable[[Path], object]) -> Path:
         """The folder that `make` fills, made by the first trial that wants it."""
         place = self.shared / name
@@ -104,7 +115,10 @@ CASES: dict[str, Case] = {}
 
 
 def case(name: str, *, long: int, short: int = 1) -> Callable[[Callable[[Trial], None]], Any]:
-    """Register a case that the long form tries `long` times and the short form `short` times."""
+    """Register a case that the long form tries `long` times and the short form `short` times.
+
+    With `short=0` the default run of the tests leaves it out, and `-m slow` tries it once.
+    """
 
     def register(function: Callable[[Trial], None]) -> Callable[[Trial], None]:
         assert name not in CASES, name

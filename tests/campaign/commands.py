@@ -35,6 +35,8 @@ class Finished:
     out: str
     err: str
     seconds: float
+    writes: int | None = None
+    """Writes to the disk, where they were counted."""
 
     @property
     def hung(self) -> bool:
@@ -45,19 +47,27 @@ class Finished:
 class Running:
     """A command that goes on."""
 
-    def __init__(self, zygote: Zygote, pid: int, line: str, files: tuple[str, str]) -> None:
+    def __init__(self, zygote: Zygote, pid: int, line: str, files: Sequence[str]) -> None:
         self.zygote, self.pid, self.line, self.files = zygote, pid, line, files
         self.began = time.monotonic()
 
-    def signal(self, number: int) -> None:
-        """Send a signal to the command's own process, as a scheduler or `kill` does."""
+    def signal(self, number: int, *, everybody: bool = False) -> None:
+        """Send a signal to the command's own process, as a scheduler or `kill` does.
+
+        With `everybody` also to what it started, as a terminal's Ctrl-C does.
+        """
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+            (os.killpg if everybody else os.kill)(self.pid, number)
 
     def kill(self) -> None:
         """kill -9 the command with all that it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+
+    def goes_on(self, seconds: float) -> bool:
+        """Whether it still runs after so many seconds more."""
+        asked = {"wait": self.pid, "timeout": seconds, "keep": True}
+        return self.zygote.ask(asked)["code"] is None
 
     def wait(self, timeout: float) -> Finished:
         """Wait for the end; after `timeout` seconds all its processes are killed."""
@@ -65,13 +75,20 @@ class Running:
         if code is None:
             self.kill()
             self.zygote.ask({"wait": self.pid, "timeout": 30})
-        texts = [Path(f).read_bytes().decode("utf-8", "replace") for f in self.files]
+        took = time.monotonic() - self.began
+        out, err, writes = (Path(f).read_bytes().decode("utf-8", "replace") for f in self.files)
         for file in self.files:
             os.unlink(file)
-        return Finished(self.line, code, texts[0], texts[1], time.monotonic() - self.began)
+        return Finished(self.line, code, out, err, took, int(writes) if writes else None)
 
-    def left_over(self) -> list[int]:
-        """Processes of the command's session that outlived it."""
+    def left_over(self, within: float = 0) -> list[int]:
+        """Processes of the command's session that outlive it by more than `within` seconds."""
+        until = time.monotonic() + within
+        while (left := self._others()) and time.monotonic() < until:
+            time.sleep(0.1)
+        return left
+
+    def _others(self) -> list[int]:
         listing = subprocess.run(
             ["ps", "-o", "pid=,stat=", "-s", str(self.pid)], capture_output=True, text=True
         ).stdout
@@ -122,6 +139,8 @@ class Zygote:
         cwd: Path,
         env: Mapping[str, str] | None = None,
         limits: Mapping[str, int] | None = None,
+        die_before: int | None = None,
+        call: str | None = None,
     ) -> Running:
         """Start `clipalign ARGUMENTS…` without waiting for it.
 
@@ -130,18 +149,25 @@ class Zygote:
             cwd: where it runs.
             env: added to the environment; the cache lies in `cwd` unless this says otherwise.
             limits: of the process, by the names of the module resource: {"RLIMIT_FSIZE": 4096}.
+            die_before: number, from 0, of a write (a file opened for writing, renamed, removed, a
+                directory made, …) before which the command is killed with kill -9; with −1 the
+                writes are only counted.
+            call: "module:function" to call with the arguments instead of the command.
         """
-        files = tuple(tempfile.mkstemp(suffix=s)[1] for s in (".out", ".err"))
+        files = _files("out", "err", "writes")
         asked = {
             "argv": list(arguments),
             "cwd": str(cwd),
             "env": {"CLIPALIGN_CACHE": str(cwd / ".cache"), **(env or {})},
             "limits": dict(limits or {}),
+            "die_before": die_before,
+            "call": call,
             "out": files[0],
             "err": files[1],
+            "writes": files[2],
         }
         pid = self.ask(asked)["pid"]
-        return Running(self, pid, shlex.join(["clipalign", *arguments]), (files[0], files[1]))
+        return Running(self, pid, shlex.join(["clipalign", *arguments]), files)
 
     def run(
         self,
@@ -153,21 +179,28 @@ class Zygote:
         timeout: float = 60,
         kill_after: float | None = None,
         interrupt_after: tuple[int, float] | None = None,
+        die_before: int | None = None,
     ) -> Finished:
         """Run one command to its end, to its `timeout` (seconds), or to the end made for it.
 
         Args:
             kill_after: seconds after which it is killed with kill -9, with all that it started.
             interrupt_after: a signal and the seconds after which it is sent.
+            die_before: see `start`.
         """
-        running = self.start(arguments, cwd=cwd, env=env, limits=limits)
-        if kill_after is not None:
-            code = self.ask({"wait": running.pid, "timeout": kill_after, "keep": True})["code"]
-            if code is None:
-                running.kill()
-        if interrupt_after is not None:
-            number, seconds = interrupt_after
-            code = self.ask({"wait": running.pid, "timeout": seconds, "keep": True})["code"]
-            if code is None:
-                running.signal(number)
+        running = self.start(arguments, cwd=cwd, env=env, limits=limits, die_before=die_before)
+        if kill_after is not None and running.goes_on(kill_after):
+            running.kill()
+        if interrupt_after is not None and running.goes_on(interrupt_after[1]):
+            running.signal(interrupt_after[0])
         return running.wait(timeout)
+
+
+def _files(*kinds: str) -> list[str]:
+    """Empty files for what a command says."""
+    found = []
+    for kind in kinds:
+        handle, path = tempfile.mkstemp(suffix=f".{kind}")
+        os.close(handle)
+        found.append(path)
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,10 +24,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("campaign")
 
 
-@pytest.mark.parametrize("case", all_cases().values(), ids=lambda c: c.name)
+def _cases() -> Iterator[Any]:
+    """All of them; those whose trials are long only with -m slow."""
+    for case in all_cases().values():
+        marks = () if case.short else (pytest.mark.slow, pytest.mark.timeout(600))
+        yield pytest.param(case, marks=marks, id=case.name)
+
+
+@pytest.mark.parametrize("case", _cases())
 def test_holds(case: Case, zygote: Zygote, folder: Path) -> None:
     ledger = Ledger(folder, seed=0)
-    for number in range(case.short):
+    for number in range(case.short or 1):
         row = ledger.try_once(case, number, zygote)
         assert row["outcome"] == "held", row["note"]
 

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -22,13 +23,44 @@ HEAVY = (
     "rich.progress",
     "pydantic",
     "safetensors.torch",
+    "peft",
     "clipalign.cli.app",
+    "clipalign.training.train",
+    "clipalign.tasks.prepare",
+    "clipalign.evals.evaluate",
+    "clipalign.evals.retention",
+    "clipalign.transforms.transform",
+    "clipalign.comparison.compare",
 )
+_WRITES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree")
 _ended: dict[int, int] = {}
 
 
+class Writes:
+    """Counts what changes files, and kills the command before a certain one of it.
+
+    The moments between two writes are short: a random time hardly ever meets one.
+    """
+
+    def __init__(self, die_before: int) -> None:
+        self.count, self.die_before = 0, die_before
+        sys.addaudithook(self.heard)
+
+    def heard(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """An audit event of Python, before it takes effect."""
+        if event == "open":
+            flags = arguments[2]
+            if not isinstance(flags, int) or not flags & (os.O_WRONLY | os.O_RDWR):
+                return
+        elif event not in _WRITES:
+            return
+        if self.count == self.die_before:
+            os.killpg(0, signal.SIGKILL)
+        self.count += 1
+
+
 def child(asked: dict[str, Any]) -> None:
-    """Become `clipalign ARGV…`; never returns."""
+    """Become `clipalign ARGV…`, or call a function on strings; never returns."""
     os.setsid()
     os.chdir(asked["cwd"])
     os.environ.update(asked["env"])
@@ -41,18 +73,26 @@ def child(asked: dict[str, Any]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for name, value in asked["limits"].items():
         resource.setrlimit(getattr(resource, name), (value, value))
+    writes = None if asked["die_before"] is None else Writes(asked["die_before"])
     code = 1
     try:
-        from clipalign.cli.app import main
+        if asked["call"]:
+            module, name = asked["call"].split(":")
+            getattr(importlib.import_module(module), name)(*asked["argv"])
+        else:
+            from clipalign.__main__ import main
 
-        sys.argv = ["clipalign", *asked["argv"]]
-        main()
+            sys.argv = ["clipalign", *asked["argv"]]
+            main()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(bool(end.code))
     except BaseException:
         traceback.print_exc()
     finally:
+        if writes is not None:
+            with open(asked["writes"], "w") as file:
+                file.write(str(writes.count))
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -170,7 +170,7 @@ def test_export_writes_a_copy_and_sends_it_only_when_asked(run, tmp_path, monkey
     assert "'hf-hub:me/apples'" in section(sent["card"], "How to load it")
     assert "87.5 % [80.0, 93.0]" in sent["card"]
     assert sorted(sent["names"]) == [
-        "README.md", "open_clip_config.json", "open_clip_model.safetensors"
+        "README.md", "SHA256SUMS", "open_clip_config.json", "open_clip_model.safetensors"
     ]  # fmt: skip
 
 

@@ -89,7 +89,9 @@ def test_an_earlier_export_is_replaced_whole(tiny, tmp_path):
     (tmp_path / "model" / "stale.json").touch()
     export_model(tiny("resnet"), tmp_path / "model")
     names = sorted(file.name for file in (tmp_path / "model").iterdir())
-    assert names == ["README.md", "open_clip_config.json", "open_clip_model.safetensors"]
+    assert names == [
+        "README.md", "SHA256SUMS", "open_clip_config.json", "open_clip_model.safetensors"
+    ]  # fmt: skip
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
     config = json.loads((tmp_path / "model" / "open_clip_config.json").read_text())
     assert config["model_cfg"]["vision_cfg"]["layers"] == [1, 1, 1, 1]

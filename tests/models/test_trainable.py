@@ -268,6 +268,25 @@ def test_every_adapter_gets_a_gradient_and_merges_into_plain_weights(tiny, pixel
     )
 
 
+def test_the_weights_under_the_adapters_stay_what_they_were(tiny, pixels_for):
+    pytest.importorskip("peft")
+    model = tiny("vit")
+    part = apply_trainable(model, "lora:2")
+    with torch.no_grad():
+        for name, parameter in part.named_parameters().items():
+            if ".lora_B." in name:
+                parameter.fill_(0.123)
+
+    def frozen() -> dict[str, torch.Tensor]:
+        state = model.clip.state_dict()
+        return {n: tensor.clone() for n, tensor in state.items() if ".lora_" not in n}
+
+    before = frozen()
+    for _ in range(3):
+        nll(part, pixels_for(model)).backward()
+    assert all(torch.equal(tensor, before[n]) for n, tensor in frozen().items())
+
+
 def test_lora_starts_the_same_for_the_same_seed(tiny):
     pytest.importorskip("peft")
     first, second, other = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -12,7 +13,10 @@ import torch
 from clipalign.errors import Interrupted, TrainingError
 
 Make = Callable[..., Any]
-KINDS = ["image-encoder", "last:1", "head"]
+LORA = pytest.param(
+    "lora:2", marks=pytest.mark.skipif(not find_spec("peft"), reason="peft is not installed")
+)
+KINDS = ["image-encoder", "last:1", LORA, "head"]
 
 
 def weights(trainer: Any) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ import pytest
 
 from clipalign.config import RunConfig, load_config
 from clipalign.errors import RunError
+from clipalign.files import append_jsonl
 from clipalign.training.rundir import RunDirectory, newest_run
 
 
@@ -62,6 +63,41 @@ def test_metrics_after_the_checkpoint_and_torn_lines_go(tmp_path: Path) -> None:
     run.metrics.write_text("".join(json.dumps(r) + "\n" for r in rows) + '{"step": 3')
     run.truncate_metrics(10)
     assert [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()] == [1, 10]
+
+
+def test_a_changed_log_is_refused_where_its_hash_is_known(tmp_path: Path) -> None:
+    run = RunDirectory.create(RunConfig(output=tmp_path / "run"))
+    append_jsonl(run.metrics, {"step": 1, "loss": 0.5})
+    known = run.metrics_sha256()
+    append_jsonl(run.metrics, {"step": 2, "loss": 0.4})
+    changed = run.metrics.read_text().replace("0.5", "0.6")
+    run.truncate_metrics(1, known)
+    assert run.metrics_sha256() == known
+    run.metrics.write_text(changed)
+    with pytest.raises(RunError, match=r"metrics\.jsonl is not what was written"):
+        run.truncate_metrics(1, known)
+    assert run.metrics.read_text() == changed
+
+
+def test_a_changed_configuration_is_not_gone_on_with(tmp_path: Path) -> None:
+    run = RunDirectory.create(RunConfig(output=tmp_path / "run"))
+    run.config.write_text(run.config.read_text().replace("seed: 0", "seed: 1"))
+    with pytest.raises(RunError, match=r"config\.yaml is not what was written"):
+        RunDirectory.open(run.path)
+
+
+def test_what_a_kill_left_is_no_run_and_goes_with_the_next_one(tmp_path: Path) -> None:
+    config = RunConfig(output=tmp_path / "run")
+    torn = tmp_path / "run" / ".clipalign-0123456789abcdef.tmp"
+    torn.parent.mkdir()
+    torn.write_text("model: em")
+    run = RunDirectory.create(config)
+    half = run.checkpoints / ".step-00000002.77"
+    half.mkdir(parents=True)
+    run.sweep()
+    assert not torn.exists()
+    assert not half.exists()
+    assert run.config.is_file()
 
 
 def test_the_newest_run_is_the_one_finished_last(tmp_path: Path) -> None:

@@ -142,6 +142,9 @@ def test_sigterm_saves_says_how_to_go_on_and_ends_with_130(
     newest = max(int(p.name[5:]) for p in (output / "checkpoints").glob("step-*"))
     config["train"]["steps"] = newest + 2
     (output / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(RunError, match=r"config\.yaml is not what was written"):
+        clipalign.train(resume=output)
+    (output / "SHA256SUMS").unlink()
     assert clipalign.train(resume=output).steps == newest + 2
 
 

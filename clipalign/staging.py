@@ -74,13 +74,16 @@ def _take_place(folder: Path, target: Path) -> None:
 
 def _replace(folder: Path, target: Path, old: Path) -> None:
     """Rename `folder` to `target`, and what stood there out of the way."""
-    os.rename(target, old)
+    with contextlib.suppress(FileNotFoundError):  # another process is replacing it, too
+        os.rename(target, old)
     try:
-        os.rename(folder, target)
+        _take_place(folder, target)
     except OSError:
-        os.rename(old, target)
+        with contextlib.suppress(OSError):
+            os.rename(old, target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _sweep(target: Path) -> None:

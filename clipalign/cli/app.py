@@ -40,6 +40,7 @@ from clipalign._version import __version__
 from clipalign.cli import console
 from clipalign.errors import ClipAlignError, Interrupted, PluginError, StorageError, near_matches
 from clipalign.plugins import PluginWarning, blamed, registry
+from clipalign.text import printable
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter
@@ -232,7 +233,7 @@ def run(arguments: Sequence[str]) -> int:
             return _fail("UsageError", error.format_message(), error.exit_code, as_json)
         shown = io.StringIO()
         error.show(shown)
-        print(console.printable(shown.getvalue()), end="", file=sys.stderr)
+        print(printable(shown.getvalue()), end="", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return _fail("Interrupted", _INTERRUPTED, 130, as_json)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from clipalign.errors import ModelError
-from clipalign.files import SUMS, changed_file, parse_json, read_regular
-from clipalign.models.card import CARD_NAME
+from clipalign.files import parse_json, read_regular
 from clipalign.models.library import Announce, build_clip, open_clip_module
 from clipalign.models.loaded import LoadedModel
+from clipalign.models.soundness import check_size, check_sums
 from clipalign.models.spec import (
     CONFIG_NAME,
     HF_CONFIG_NAME,
@@ -37,7 +37,6 @@ __all__ = ["LoadedModel", "default_device", "load_model", "model_config", "open_
 
 _METADATA_KEY = "open_clip_config"
 _RANDOM_SEED = 0
-_MOST_LAYERS = 1000
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def load_model(
     parsed = spec if isinstance(spec, ModelSpec) else parse_model_spec(spec)
     open_clip_module(announce)
     source = _SOURCES[parsed.kind](parsed)
-    _check_size(source)
+    check_size(source.config["model_cfg"], source.weights)
     with torch.random.fork_rng(devices=[]):
         # Seeded for the kind "random"; for the others every weight is overwritten below.
         torch.manual_seed(_RANDOM_SEED)
@@ -152,7 +151,7 @@ def _from_directory(spec: ModelSpec) -> _Source:
             f"The embedded model {spec} is missing from this installation. Install clipalign "
             "again, or name another model."
         )
-    _check_sums(spec.path)
+    check_sums(spec.path)
     config = _read_config(spec.path / CONFIG_NAME)
     _check_beside(config, spec.path)
     return _Source(config, weights_in(spec.path), f"local-dir:{spec.path}")
@@ -160,14 +159,14 @@ def _from_directory(spec: ModelSpec) -> _Source:
 
 def _from_transformers(spec: ModelSpec) -> _Source:
     assert spec.path is not None
-    _check_sums(spec.path)
+    check_sums(spec.path)
     config = read_transformers_config(spec.path)
     return _Source(config, weights_in(spec.path, parts=True), None, from_transformers)
 
 
 def _from_file(spec: ModelSpec) -> _Source:
     assert spec.path is not None
-    _check_sums(spec.path.parent, (spec.path.name, CONFIG_NAME))
+    check_sums(spec.path.parent, (spec.path.name, CONFIG_NAME))
     beside = spec.path.parent / CONFIG_NAME
     if beside.is_file():
         return _Source(_read_config(beside), spec.path, f"local-dir:{spec.path.parent}")
@@ -230,54 +229,6 @@ def _complete(config: dict[str, Any], preprocess: dict[str, Any]) -> dict[str, A
     merged = transform.merge_preprocess_dict(transform.PreprocessCfg(), preprocess)
     own = {OWN_KEY: config[OWN_KEY]} if isinstance(config.get(OWN_KEY), dict) else {}
     return {"model_cfg": config["model_cfg"], "preprocess_cfg": merged, **own}
-
-
-def _check_size(source: _Source) -> None:
-    """Refuse an architecture that is far larger than its file of weights, before it is built.
-
-    A wrong number in a configuration would take all memory, or hours.
-
-    Raises:
-        ModelError: it is.
-    """
-    if source.weights is None:
-        return
-    needed = 0
-    for tower in ("vision_cfg", "text_cfg"):
-        cfg = source.config["model_cfg"][tower]
-        sizes = cfg if isinstance(cfg, dict) else {}
-        layers, width, words = (_whole(sizes.get(key)) for key in ("layers", "width", "vocab_size"))
-        if layers > _MOST_LAYERS:
-            raise ModelError(
-                f"{tower} of {source.weights.parent} has {layers} layers, and {_MOST_LAYERS} is "
-                f"the most. Check its {CONFIG_NAME}."
-            )
-        needed += 4 * layers * width**2 + words * width
-    held = source.weights.stat().st_size
-    if needed > held and source.weights.suffix == ".safetensors":
-        raise ModelError(
-            f"The architecture needs {needed:,} numbers at least, and {source.weights} has "
-            f"{held:,} bytes: they do not belong together."
-        )
-
-
-def _whole(value: Any) -> int:
-    """A positive whole number, or the sum of a list of them; 0 for whatever else there is."""
-    if isinstance(value, list):
-        return sum(_whole(item) for item in value)
-    return value if isinstance(value, int) and value > 0 else 0
-
-
-def _check_sums(folder: Path, names: Iterable[str] | None = None) -> None:
-    """Refuse files of a model that changed after clipalign wrote them."""
-    if names is None:
-        names = (path.name for path in folder.iterdir() if path.name not in (CARD_NAME, SUMS))
-    try:
-        changed = changed_file(folder, names)
-    except OSError as error:
-        raise ModelError(f"{folder} cannot be read: {error}") from error
-    if changed:
-        raise ModelError(f"{changed} Write the model again, or remove {folder / SUMS} to use it.")
 
 
 def _load_weights(clip: Any, source: _Source, spec: ModelSpec) -> None:

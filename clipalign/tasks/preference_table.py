@@ -107,9 +107,9 @@ class PreferenceTable:
 
     def _read(self, expected: int, sha256: str) -> tuple[PreferenceRow, ...]:
         rows, problems, digest = [], list[str](), hashlib.sha256()
-        if _regular_size(str(self._path)) is None:
-            raise DataError(f"{self._path} is not there, or is no file. {AGAIN}")
         try:
+            if _regular_size(str(self._path)) is None and os.path.lexists(self._path):
+                raise OSError(0, "it is not a file")  # a pipe would never end
             with self._path.open("rb") as file:
                 for number, line in enumerate(file, 1):
                     digest.update(line)

@@ -1,12 +1,16 @@
-"""What is proved in the first step, before any weight has moved."""
+"""What is proved before any weight has moved: of the preferences, and of the first step."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
-from clipalign.errors import PluginError, TrainingError
+from clipalign.errors import DataError, PluginError, TrainingError
 from clipalign.models.trainable import TrainablePart
+from clipalign.objectives.base import Objective
 from clipalign.plugins import owner_of
+from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.training.losses import Losses, Problem
 from clipalign.training.sharding import whole
 
@@ -87,3 +91,22 @@ def not_finite(parts: list[Losses], problem: Problem, step: int, loss: float) ->
         f"The loss at step {step} is {loss}. Start a new run with a lower --lr, or with "
         "--precision fp32."
     )
+
+
+def feedback_needed(loss: Objective) -> tuple[str, ...]:
+    """The texts that every row must have for an objective."""
+    return {"pair": ("chosen", "rejected"), "chosen": ("chosen",), "any": ()}[loss.requires]
+
+
+def check_feedback(preferences: PreferenceSet, method: str, need: Sequence[str]) -> None:
+    """Refuse an objective that some row cannot feed, before anything is loaded."""
+    for row in preferences.rows("train"):
+        if row.chosen is None and row.rejected is None:
+            continue
+        lacking = [n for n in need if getattr(row, n) is None]
+        if lacking:
+            raise DataError(
+                f"The objective {method!r} needs {' and '.join(need)} in every row, and "
+                f"{row.image} has no {' and no '.join(lacking)}. Use kto, which takes judgements "
+                "of single texts."
+            )

@@ -85,7 +85,8 @@ def shard(part: TrainablePart, world: World) -> None:
         mesh = init_device_mesh(part.model.device.type, (world.size,))
     for block in _blocks(visual):
         fully_shard(block, mesh=mesh)
-    fully_shard(visual, mesh=mesh)
+    # left gathered, the outermost weights would be stale where a validation has put the average in
+    fully_shard(visual, mesh=mesh, reshard_after_forward=True)
     for module in visual.modules():
         if isinstance(module, FSDPModule):
             # losses are shares of the batch's already; and gloo can add, but neither average

@@ -16,7 +16,7 @@ import torch
 from clipalign._version import __version__
 from clipalign.build import objective, regulariser
 from clipalign.config import RunConfig, load_config
-from clipalign.errors import ConfigError, DataError, Interrupted, UsageError
+from clipalign.errors import ConfigError, Interrupted, UsageError
 from clipalign.evals.card import run_card
 from clipalign.files import append_jsonl, atomic_write_text
 from clipalign.models.acceleration import accelerate
@@ -29,7 +29,6 @@ from clipalign.models.trainable import apply_trainable, parse_trainable
 from clipalign.objectives.base import Objective
 from clipalign.plugins import call_hook
 from clipalign.progress import Bar, Reporter, Silent
-from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.tasks.prepare import preferences_of
 from clipalign.training.averaging import build_average
 from clipalign.training.checkpoint import (
@@ -38,6 +37,7 @@ from clipalign.training.checkpoint import (
     newest_checkpoint,
     save_checkpoint,
 )
+from clipalign.training.checks import check_feedback, feedback_needed
 from clipalign.training.defaults import SANE_LR, default_lr, regulariser_weight
 from clipalign.training.distributed import World, join
 from clipalign.training.engine import Trainer
@@ -174,9 +174,9 @@ class _Session:
         self.trainable = parse_trainable(config.trainable)
         _check_accumulation(config, self.objective, self.world)
         check_sharding(config, self.world)
-        needs = _feedback_needed(self.objective)
+        needs = feedback_needed(self.objective)
         self.preferences = preferences_of(config, self.say, needs=needs)
-        _check_feedback(self.preferences, config.method, needs)
+        check_feedback(self.preferences, config.method, needs)
         self.model = load_model(
             config.model, self.device, config.train.precision, announce=self.say.note
         )
@@ -363,25 +363,6 @@ def _check_accumulation(config: RunConfig, loss: Objective, world: World) -> Non
             f"The objective {config.method!r} keeps a state that every process must update with "
             "the whole batch at once: set train.accumulate=1, or train with one process."
         )
-
-
-def _feedback_needed(loss: Objective) -> tuple[str, ...]:
-    """The texts that every row must have for an objective."""
-    return {"pair": ("chosen", "rejected"), "chosen": ("chosen",), "any": ()}[loss.requires]
-
-
-def _check_feedback(preferences: PreferenceSet, method: str, need: Sequence[str]) -> None:
-    """Refuse an objective that some row cannot feed, before anything is loaded."""
-    for row in preferences.rows("train"):
-        if row.chosen is None and row.rejected is None:
-            continue
-        lacking = [n for n in need if getattr(row, n) is None]
-        if lacking:
-            raise DataError(
-                f"The objective {method!r} needs {' and '.join(need)} in every row, and "
-                f"{row.image} has no {' and no '.join(lacking)}. Use kto, which takes judgements "
-                "of single texts."
-            )
 
 
 def _has_regulariser_images(stream: Stream) -> bool:

@@ -39,7 +39,8 @@ def test_every_recipe_plans(path, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
     plan = make_plan(path, tmp_path)
     trained = [c for c in plan.cells if c.kind == "train"]
-    assert {c.seed for c in trained} == {0, 1, 2}
+    one = path.stem in ("ablations", "beta", "retained")  # many cells: one seed unless asked
+    assert {c.seed for c in trained} == ({0} if one else {0, 1, 2})
     assert plan.recipe.baseline in plan.recipe.methods
     assert all(e.axes_of_suite() for e in plan.evaluations)
 

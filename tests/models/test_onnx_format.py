@@ -47,7 +47,7 @@ def check(model, directory, photo, pixels):
     assert about["tokenizer"]["context_length"] == model.context_length
     assert about["model_sha256"] == model.sha256
     assert {f.name for f in directory.iterdir()} == {
-        "image.onnx", "text.onnx", ONNX_CONFIG_NAME, "README.md"
+        "image.onnx", "text.onnx", ONNX_CONFIG_NAME, "README.md", "SHA256SUMS"
     }  # fmt: skip
 
 

@@ -51,7 +51,7 @@ def test_what_is_sent_is_the_directory_to_a_private_repository(hub, tiny, tmp_pa
     assert (made, create["name"], create["private"]) == ("create_repo", "me/apple", True)
     assert (sent, upload["repo_id"], upload["repo_type"]) == ("upload_folder", "me/apple", "model")
     assert set(upload["files"]) == {
-        "README.md", "open_clip_config.json", "open_clip_model.safetensors"
+        "README.md", "SHA256SUMS", "open_clip_config.json", "open_clip_model.safetensors"
     }  # fmt: skip
     assert not any(TOKEN.encode() in content for content in upload["files"].values())
     assert "token" not in upload

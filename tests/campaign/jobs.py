@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipalign.files import SUMS, changed_file
 from tests.campaign.cases import Broken, Trial
 from tests.campaign.commands import Finished
 
@@ -161,7 +163,9 @@ def compare_output(job: Job, folder: Path, whole: Undisturbed, but: Collection[s
         whole: what it comes to.
         but: files that may differ.
     """
-    got, wanted = (contents(f / job.output) for f in (folder, whole.folder))
+    got, wanted = (_comparable(contents(f / job.output)) for f in (folder, whole.folder))
+    if broken := _broken_sums(folder / job.output):
+        raise Broken("lost", f"{job.name}: {broken}")
     if job.run:  # a stop leaves a checkpoint at a step of its own; the last is of the last step
         got, wanted = (_newest_checkpoint(each) for each in (got, wanted))
     names = sorted(got.keys() | wanted.keys())
@@ -188,6 +192,30 @@ def contents(root: Path) -> dict[str, bytes]:
         and not path.name.endswith(".lock")
         and not (path.name.startswith(".clipalign-") and path.parent.name != "checkpoints")
     }
+
+
+def _comparable(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files without the place where they were made, which configurations record whole."""
+    place = re.compile(rb"/[^\s\"'`]*?/(?:work|shared)/[^/\s\"'`]+/")
+    digest = re.compile(rb'"sha256": "[0-9a-f]{64}"')
+    found = {}
+    for name, data in files.items():
+        if name.endswith("SHA256SUMS"):
+            continue
+        if name.endswith((".json", ".yaml", ".md", ".jsonl", ".csv")) and place.search(data):
+            data = digest.sub(b"", place.sub(b"", data))
+        found[name] = data
+    return found
+
+
+def _broken_sums(root: Path) -> str | None:
+    """What a list of hashes says of a file that is not what was written."""
+    lists = sorted(root.rglob(SUMS)) if root.is_dir() else []
+    for sums in lists:
+        names = [line.split(maxsplit=1)[1] for line in sums.read_text().splitlines()]
+        if changed := changed_file(sums.parent, names):
+            return changed
+    return None
 
 
 def _newest_checkpoint(files: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -69,7 +69,7 @@ def register_tasks(register: Register) -> None:
         summary="Prefer what is shown to the wrong word written on it.",
         suite="typographic",
         # stiff enough that W_t stays sound for t < 0, where reading is turned up
-        train={"head": {"orthogonality": 0.03}},
+        train={"head": {"orthogonality": 0.04}},
     )
     home = "clipalign.tasks.concept"
     register(

@@ -201,13 +201,13 @@ def _cells(
     edit = dict(method.transform)
     options = {k: v for k, v in edit.items() if k not in _OF_TRANSFORM}
     registry("transforms").entry(edit["method"])
-    random = False
     if check_options:
         problems = option_problems("transforms", edit["method"], options, "transform")
         if problems:
             raise ConfigError("\n".join(problems))
-        declared = options_model(registry("transforms").load(edit["method"]))
-        random = declared is not None and "seed" in declared.model_fields and "seed" not in options
+    # how many cells there are depends on it, so it is looked up whatever else is checked
+    declared = options_model(registry("transforms").load(edit["method"]))
+    random = declared is not None and "seed" in declared.model_fields and "seed" not in options
     if method.of is None:
         # an edit of the model as it is has one outcome, unless it draws lots
         return [

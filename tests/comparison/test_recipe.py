@@ -197,3 +197,31 @@ def test_dry_run_lists_the_cells_and_writes_nothing(tmp_path, capsys, monkeypatc
 def test_a_missing_recipe_is_named(capsys):
     assert run_command(["compare", "nowhere.yaml"]) == 3
     assert "There is no file nowhere.yaml" in capsys.readouterr().err
+
+
+def test_an_edit_that_draws_lots_has_a_cell_a_seed_whatever_is_checked(tmp_path, make_package):
+    make_package(
+        "clipalign-dice",
+        """
+        from pydantic import BaseModel
+
+        from clipalign import hookimpl
+
+        class Dice:
+            class Options(BaseModel):
+                seed: int = 0
+
+        @hookimpl
+        def register_transforms(register):
+            register("dice", "clipalign_dice:Dice", summary="Draws lots.")
+        """,
+    )
+    content = {
+        "base": BASE,
+        "seeds": [0, 7],
+        "methods": {"dice": {"transform": {"method": "dice"}}},
+        "baseline": "dice",
+    }
+    for check in (True, False):
+        found = make_plan(content, tmp_path / "out", check_options=check)
+        assert [c.name for c in found.cells] == ["dice-s0", "dice-s7"]

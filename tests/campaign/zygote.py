@@ -62,6 +62,8 @@ class Writes:
 def child(asked: dict[str, Any]) -> None:
     """Become `clipalign ARGV…`, or call a function on strings; never returns."""
     os.setsid()
+    # a campaign that was started in the background has Ctrl-C ignored, and its children would too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(asked["cwd"])
     os.environ.update(asked["env"])
     sys.path[:0] = filter(None, asked["env"].get("PYTHONPATH", "").split(os.pathsep))

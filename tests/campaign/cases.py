@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,7 @@ class Trial:
         place = self.shared / name
         if not place.exists():
             unfinished = place.with_name(f".{name}.{self.number}")
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a campaign that was stopped
             unfinished.mkdir(parents=True)
             make(unfinished)
             unfinished.rename(place)

@@ -93,13 +93,13 @@ class Trial:
 
     def once(self, name: str, make: Callable[[Path], object]) -> Path:
         """The folder that `make` fills, made by the first trial that wants it."""
-        place = self.shared / name
-        if not place.exists():
-            unfinished = place.with_name(f".{name}.{self.number}")
-            shutil.rmtree(unfinished, ignore_errors=True)  # of a campaign that was stopped
-            unfinished.mkdir(parents=True)
-            make(unfinished)
-            unfinished.rename(place)
+        place, whole = self.shared / name, self.shared / f".{name}.made"
+        if not whole.exists():
+            # where it stays, since configurations record whole paths
+            shutil.rmtree(place, ignore_errors=True)  # of a campaign that was stopped
+            place.mkdir(parents=True)
+            make(place)
+            whole.touch()
         return place
 
 

@@ -22,6 +22,7 @@ from tests.campaign.jobs import (
     TRAIN,
     TRANSFORM,
     Job,
+    comparable,
     contents,
     done,
     enter_world,
@@ -186,7 +187,7 @@ def _flipped(trial: Trial, reader: Reader) -> None:
     what = f"{reader.name}: {path.relative_to(trial.folder)}"
     finished = trial.run(*reader.line)
     if finished.code == 0:
-        got, wanted = _made(trial.folder, reader), _made(whole, reader)
+        got, wanted = (comparable(_made(f, reader)) for f in (trial.folder, whole))
         differing = [n for n in sorted(got.keys() | wanted.keys()) if got.get(n) != wanted.get(n)]
         if differing:
             raise Broken("lost", f"{what} was used: {differing[:4]} differ. {finished.err[-300:]}")

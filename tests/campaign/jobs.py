@@ -163,7 +163,7 @@ def compare_output(job: Job, folder: Path, whole: Undisturbed, but: Collection[s
         whole: what it comes to.
         but: files that may differ.
     """
-    got, wanted = (_comparable(contents(f / job.output)) for f in (folder, whole.folder))
+    got, wanted = (comparable(contents(f / job.output)) for f in (folder, whole.folder))
     if broken := _broken_sums(folder / job.output):
         raise Broken("lost", f"{job.name}: {broken}")
     if job.run:  # a stop leaves a checkpoint at a step of its own; the last is of the last step
@@ -194,7 +194,7 @@ def contents(root: Path) -> dict[str, bytes]:
     }
 
 
-def _comparable(files: Mapping[str, bytes]) -> dict[str, bytes]:
+def comparable(files: Mapping[str, bytes]) -> dict[str, bytes]:
     """The files without the place where they were made, which configurations record whole."""
     place = re.compile(rb"/[^\s\"'`]*?/(?:work|shared)/[^/\s\"'`]+/")
     digest = re.compile(rb'"sha256": "[0-9a-f]{64}"')

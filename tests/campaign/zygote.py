@@ -75,10 +75,10 @@ def child(asked: dict[str, Any]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for name, value in asked["limits"].items():
         resource.setrlimit(getattr(resource, name), (value, value))
-    writes = None if asked["die_before"] is None else Writes(asked["die_before"])
+    writes = None if asked.get("die_before") is None else Writes(asked["die_before"])
     code = 1
     try:
-        if asked["call"]:
+        if asked.get("call"):
             module, name = asked["call"].split(":")
             getattr(importlib.import_module(module), name)(*asked["argv"])
         else:

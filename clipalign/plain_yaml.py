@@ -44,6 +44,10 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
     return tree
 
 
+_UNFIT = (KeyError, AttributeError, TypeError, OverflowError)
+"""What the YAML library raises of `!!bool maybe` or `!!timestamp soon`."""
+
+
 def parse_yaml(text: str) -> Any:
     """Read plain YAML: no tags, no aliases, no repeated keys, bounded depth; keys are text.
 
@@ -51,7 +55,7 @@ def parse_yaml(text: str) -> Any:
         ValueError: in words, with the line.
     """
     if _FAST is not None:
-        with contextlib.suppress(yaml.YAMLError, ValueError):
+        with contextlib.suppress(yaml.YAMLError, ValueError, *_UNFIT):
             return _parsed(text, _FAST)
     try:
         return _parsed(text, yaml.SafeLoader)  # it says more plainly what is wrong
@@ -60,6 +64,10 @@ def parse_yaml(text: str) -> Any:
         words = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ValueError(f"{where}{words}") from None
+    except _UNFIT as error:
+        raise ValueError(
+            f"a value does not fit its tag, such as !!bool or !!int ({error})"
+        ) from None
 
 
 def _parsed(text: str, loader: Any) -> Any:

@@ -282,3 +282,11 @@ def test_options_of_a_dataset_are_those_of_the_task_s_own_where_none_is_named():
         load_config(
             dataset="emoji", overrides=["dataset_options={test_views: 2}"], check_options=True
         )
+
+
+@pytest.mark.parametrize("value", ["!!bool maybe", "!!timestamp soon", "!!int many", "!!float x"])
+def test_a_value_that_does_not_fit_its_tag_is_said(tmp_path, value):
+    path = tmp_path / "c.yaml"
+    path.write_text(f"seed: {value}\n")
+    with pytest.raises(ConfigError, match="is not a configuration"):
+        load_config(path)

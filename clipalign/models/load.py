@@ -29,7 +29,7 @@ from clipalign.models.spec import (
     matching_architecture,
     parse_model_spec,
 )
-from clipalign.models.transformers_format import read_transformers_config
+from clipalign.models.transformers_format import read_json, read_transformers_config
 from clipalign.models.transformers_names import from_transformers, open_clip_model_cfg
 from clipalign.models.weights import inspect_weights, read_weights, weights_in
 
@@ -137,7 +137,7 @@ def _from_hub_of_transformers(spec: ModelSpec, missing: ModelError) -> _Source:
         config = Path(hub.hf_hub_download(spec.name, HF_CONFIG_NAME))
     except Exception:  # no network, or no such file either
         raise missing from None
-    open_clip_model_cfg(_read_json(config), f"{HF_CONFIG_NAME} of {spec}")
+    open_clip_model_cfg(read_json(config), f"{HF_CONFIG_NAME} of {spec}")
     # a file of weights, or its parts with their index; configurations and vocabularies
     wanted = ["*.json", "merges.txt", "model*.safetensors"]
     folder = _fetched(spec, lambda: hub.snapshot_download(spec.name, allow_patterns=wanted))
@@ -188,16 +188,6 @@ _SOURCES: dict[str, Callable[[ModelSpec], _Source]] = {
     "transformers": _from_transformers,
     "file": _from_file,
 }
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = parse_json(read_regular(path))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise ModelError(f"{path} is not a configuration: it is no JSON object.")
-    return found
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from clipalign.models.transformers_names import (
 if TYPE_CHECKING:
     from clipalign.models.loaded import LoadedModel
 
-__all__ = ["check_transformers", "read_transformers_config", "write_transformers"]
+__all__ = ["check_transformers", "read_json", "read_transformers_config", "write_transformers"]
 
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}
 _TOLERANCE = 1e-4
@@ -43,13 +43,13 @@ def read_transformers_config(directory: Path) -> dict[str, Any]:
         ModelError: it is no CLIP that open_clip can compute, or cuts texts into other tokens.
     """
     path = directory / "config.json"
-    model_cfg = open_clip_model_cfg(_json(path), str(path))
+    model_cfg = open_clip_model_cfg(read_json(path), str(path))
     _check_vocabulary(directory)
     side = model_cfg["vision_cfg"]["image_size"]
     image = directory / "preprocessor_config.json"
     if not image.is_file():  # newer files keep it inside another
         image = directory / "processor_config.json"
-    given = _json(image) if image.is_file() else {}
+    given = read_json(image) if image.is_file() else {}
     preprocess = _preprocess(given.get("image_processor", given), side, image)
     return {"model_cfg": model_cfg, "preprocess_cfg": preprocess}
 
@@ -226,10 +226,10 @@ def _check_vocabulary(directory: Path) -> None:
     found: Any = None
     if (directory / "tokenizer.json").is_file():
         path = directory / "tokenizer.json"
-        found = _json(path).get("model", {}).get("vocab")
+        found = read_json(path).get("model", {}).get("vocab")
     elif (directory / "vocab.json").is_file():
         path = directory / "vocab.json"
-        found = _json(path)
+        found = read_json(path)
     if found is not None and found != _vocabulary()[0]:
         raise ModelError(
             f"{path} is not CLIP's own vocabulary of {VOCABULARY} tokens, and no other is read from"
@@ -254,7 +254,12 @@ def _write_vocabulary(directory: Path, context_length: int) -> None:
     (directory / "tokenizer_config.json").write_text(json.dumps(about, indent=2) + "\n")
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        ModelError: it cannot be read, or is no object.
+    """
     try:
         found = parse_json(read_regular(path))
     except (OSError, ValueError) as error:

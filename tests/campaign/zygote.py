@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import resource
@@ -119,7 +120,8 @@ def serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what an import prints is no answer
     for name in HEAVY:
-        importlib.import_module(name)
+        if importlib.util.find_spec(name.partition(".")[0]):  # peft is an extra
+            importlib.import_module(name)
     for line in sys.stdin:
         asked = json.loads(line)
         if "argv" in asked:

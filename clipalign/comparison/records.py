@@ -14,7 +14,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from clipalign.comparison.plan import Cell, Plan
+from clipalign.config import RunConfig
 from clipalign.errors import RunError
 from clipalign.files import (
     atomic_write_text,
@@ -121,7 +124,8 @@ def check_definitions(plan: Plan) -> None:
                 continue
         if not folder.exists() or not any(folder.iterdir()):
             continue  # it left nothing behind
-        changed = [*_differences(record.definition, json.loads(json.dumps(cell.document())))]
+        recorded = _with_later_keys(record.definition)
+        changed = [*_differences(recorded, json.loads(json.dumps(cell.document())))]
         if changed:
             problems.append(f"{folder} differs in {', '.join(changed[:5])}")
     if problems:
@@ -130,6 +134,15 @@ def check_definitions(plan: Plan) -> None:
             f"{plan.output} holds cells that another recipe made:\n{lines}\n"
             "Choose another --output, or remove those folders."
         )
+
+
+def _with_later_keys(definition: dict[str, Any]) -> dict[str, Any]:
+    """A definition with the keys that configurations have gained since, at their defaults."""
+    try:
+        config = RunConfig.model_validate(definition["config"]).model_dump(mode="json")
+    except (KeyError, ValidationError):  # no training, or no longer a configuration
+        return definition
+    return {**definition, "config": config}
 
 
 def _differences(a: Any, b: Any, where: str = "") -> Iterator[str]:

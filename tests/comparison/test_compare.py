@@ -198,6 +198,23 @@ def test_cells_of_another_recipe_are_not_touched(made: Any, tiny: str) -> None:
         clipalign.compare(content, output=made.output)
 
 
+def test_cells_made_before_a_key_was_there_are_the_same_cells(made: Any, tiny: str) -> None:
+    import clipalign
+
+    record = made.output / "cells" / "kto-s0.json"
+    kept = record.read_text()
+    document = json.loads(kept)
+    del document["sha256"], document["definition"]["config"]["train"]["log_every"]
+    record.write_text(json.dumps(document))
+    weights = made.output / "cells" / "kto-s0" / "model" / "open_clip_model.safetensors"
+    before = weights.stat().st_mtime_ns
+    try:
+        clipalign.compare(recipe(tiny), output=made.output)
+    finally:
+        record.write_text(kept)
+    assert weights.stat().st_mtime_ns == before
+
+
 def test_an_output_in_use_is_refused(made: Any, tiny: str) -> None:
     from filelock import FileLock
 

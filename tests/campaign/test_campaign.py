@@ -31,7 +31,7 @@ def _cases() -> Iterator[Any]:
         yield pytest.param(case, marks=marks, id=case.name)
 
 
-@pytest.mark.parametrize("case", _cases())
+@pytest.mark.parametrize("case", list(_cases()))
 def test_holds(case: Case, zygote: Zygote, folder: Path) -> None:
     if case.name == "names":  # its page and plots need the extra "report"
         pytest.importorskip("matplotlib")

@@ -157,7 +157,8 @@ def transform(
     _check(method, scan, "t" in options)
     check_words(form, push)
     out.note("Loading torch and open_clip…")
-    from clipalign.transforms.scan import keep_scan, parse_scan, write_scan
+    from clipalign.transforms.scan import parse_scan
+    from clipalign.transforms.scan_files import keep_scan, write_scan
     from clipalign.transforms.transform import default_name, open_context
     from clipalign.transforms.transform import scan as run_scan
     from clipalign.transforms.transform import transform as run_transform

@@ -13,7 +13,7 @@ from clipalign.errors import ClipAlignError
 from clipalign.evals.results import MetricValue, SuiteResult, read_result
 from clipalign.files import atomic_write_text
 from clipalign.models.card import CARD_NAME, Card, is_own, render_card, table
-from clipalign.models.formats import load_lines
+from clipalign.models.load_lines import load_lines
 from clipalign.models.spec import EMBEDDED, parse_model_spec
 from clipalign.plain_yaml import read_yaml_mapping
 from clipalign.tasks.manifest import MANIFEST, read_manifest

@@ -9,8 +9,9 @@ from typing import Any
 
 from clipalign.errors import UsageError
 from clipalign.evals.card import card_of
-from clipalign.models.formats import beside, check_format, load_lines, parse_format, write_model
+from clipalign.models.formats import beside, check_format, parse_format, write_model
 from clipalign.models.load import load_model, model_config
+from clipalign.models.load_lines import load_lines
 from clipalign.models.push import check_push, parse_push_target, push_model
 from clipalign.models.spec import parse_model_spec
 from clipalign.progress import Reporter, Silent

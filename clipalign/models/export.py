@@ -17,12 +17,12 @@ from torch import Tensor
 from clipalign.errors import ModelError, StorageError, UsageError, near_matches
 from clipalign.files import canonical_json, storage_errors, write_sums
 from clipalign.models.card import CARD_NAME, Card, render_card
-from clipalign.models.formats import load_lines
+from clipalign.models.load_lines import load_lines
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.spec import CONFIG_NAME, WEIGHTS_NAME
 from clipalign.staging import staged
 
-__all__ = ["card_text", "export_model", "new_directory", "open_clip_line"]
+__all__ = ["card_text", "export_model", "new_directory"]
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -86,12 +86,6 @@ def card_text(model: LoadedModel, card: Card | None, form: str, target: Path) ->
         base = model.name if local else str(model.spec)
         card = Card(title, base, f"Made from {base} by clipalign.")
     return render_card(card, form, load_lines(form))
-
-
-def open_clip_line(directory: str | os.PathLike[str]) -> str:
-    """The Python line that loads an exported model with open_clip alone."""
-    name = f"local-dir:{os.fspath(directory)}"
-    return f"model, _, preprocess = open_clip.create_model_and_transforms({name!r})"
 
 
 def _plain_tensors(

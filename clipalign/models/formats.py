@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from clipalign.models.card import Card
     from clipalign.models.loaded import LoadedModel
 
-__all__ = ["FORMATS", "beside", "check_format", "load_lines", "parse_format", "write_model"]
+__all__ = ["FORMATS", "beside", "check_format", "parse_format", "write_model"]
 
 FORMATS = ("open_clip", "transformers", "onnx")
 
@@ -98,37 +98,3 @@ def beside(directory: str | os.PathLike[str], form: str) -> Path:
     """Where another format of an open_clip directory goes: RUN/model-transformers."""
     path = Path(directory)
     return path.with_name(f"{path.name}-{form}")
-
-
-def load_lines(form: str, directory: str = ".", hub: str | None = None) -> Sequence[str]:
-    """The Python lines that load a written model.
-
-    Args:
-        form: one of FORMATS.
-        directory: where it is.
-        hub: org/name, where it is on the hub instead.
-    """
-    directory = hub or directory
-    if form == "open_clip":
-        name = f"hf-hub:{hub}" if hub else f"local-dir:{directory}"
-        return (
-            "import open_clip",
-            f"model, _, preprocess = open_clip.create_model_and_transforms({name!r})",
-            f"tokenizer = open_clip.get_tokenizer({name!r})",
-        )
-    if form == "transformers":
-        return (
-            "from transformers import CLIPModel, CLIPProcessor",
-            f"model = CLIPModel.from_pretrained({directory!r})",
-            f"processor = CLIPProcessor.from_pretrained({directory!r})",
-        )
-    if hub:
-        download = "from huggingface_hub import snapshot_download"
-        return (download, f"directory = snapshot_download({hub!r})", *load_lines(form))
-    return (
-        "import json, onnxruntime",
-        f"image = onnxruntime.InferenceSession({directory + '/image.onnx'!r})",
-        f"text = onnxruntime.InferenceSession({directory + '/text.onnx'!r})",
-        f"about = json.load(open({directory + '/clipalign_onnx.json'!r}))",
-        "# logits = about['logit_scale'] * image_features @ text_features.T + logit_bias",
-    )

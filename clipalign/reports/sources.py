@@ -17,7 +17,7 @@ from clipalign.evals.results import SuiteResult, read_result, read_rows
 from clipalign.files import parse_json, read_regular
 from clipalign.plain_yaml import read_yaml_mapping
 from clipalign.training.rundir import RunDirectory
-from clipalign.transforms.scan import KEPT
+from clipalign.transforms.scan_files import KEPT
 
 __all__ = ["Measured", "Source", "find_sources"]
 

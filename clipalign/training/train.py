@@ -20,10 +20,11 @@ from clipalign.errors import ConfigError, Interrupted, UsageError
 from clipalign.evals.card import run_card
 from clipalign.files import append_jsonl, atomic_write_text
 from clipalign.models.acceleration import accelerate
-from clipalign.models.export import export_model, open_clip_line
+from clipalign.models.export import export_model
 from clipalign.models.feature_cache import text_features
 from clipalign.models.linear_map import LinearMap
 from clipalign.models.load import default_device, load_model, open_clip_module
+from clipalign.models.load_lines import open_clip_line
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.trainable import apply_trainable, parse_trainable
 from clipalign.objectives.base import Objective

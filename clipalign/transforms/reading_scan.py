@@ -14,7 +14,7 @@ from clipalign.evals.reading import ReadingPoint, ReadingSuite, reading_curve
 from clipalign.transforms.context import FitContext
 from clipalign.transforms.labelled import fitting_split
 from clipalign.transforms.maps import MapOfRun, check_fits, check_head_run, read_map
-from clipalign.transforms.scan import Panel, percent
+from clipalign.transforms.scanned import Panel, percent
 
 __all__ = ["ReadingScan", "scan_reading"]
 

@@ -2,79 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from clipalign.errors import UsageError
 from clipalign.evals.fairness import bias_at_k
 from clipalign.evals.metrics import kl_divergence
-from clipalign.files import atomic_write_text
 from clipalign.progress import Reporter, Silent
-from clipalign.text import sheet_cell
+from clipalign.transforms.scanned import Panel, percent
 from clipalign.transforms.spectrum import Powers
 
-__all__ = [
-    "KEPT",
-    "Panel",
-    "Scan",
-    "ScanRow",
-    "Scanned",
-    "keep_scan",
-    "parse_scan",
-    "scan_powers",
-    "write_scan",
-]
+__all__ = ["MAX_POINTS", "Scan", "ScanRow", "parse_scan", "scan_powers"]
 
 MAX_POINTS = 10_000
-KEPT = "scan.json"
-"""The last scan of a run's own map, in the run directory, where `clipalign report` finds it."""
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Curves over t that share an axis.
-
-    Attributes:
-        title: of the axis.
-        curves: name → one value a t; a curve with a None in it is not drawn.
-        percent: whether the values are shares, to be shown in percent.
-    """
-
-    title: str
-    curves: Mapping[str, Sequence[float | None]]
-    percent: bool = False
-
-
-class Scanned(Protocol):
-    """What a map was scanned for: `Scan` of a concept, or `ReadingScan` of written words.
-
-    Attributes:
-        rows: one dataclass a t, in the order asked for.
-    """
-
-    @property
-    def rows(self) -> Sequence[Any]: ...
-
-    @property
-    def title(self) -> str:
-        """One line: what was looked at, in how many images."""
-
-    def document(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
-
-    def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-        """Headings, and one row of cells a t, for a terminal."""
-
-    def panels(self) -> Sequence[Panel]:
-        """What a picture shows, from top to bottom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +107,6 @@ class Scan:
         return Panel("%", shares, percent=True), below
 
 
-def percent(share: float | None) -> str:
-    """A share for a table; a dash for None."""
-    return "–" if share is None else f"{100 * share:.1f} %"
-
-
 def parse_scan(text: str) -> list[float]:
     """The values of "A:B:STEP", both ends included: "-2:1.2:0.1" gives 33.
 
@@ -232,53 +171,3 @@ def scan_powers(
             )
             bar.advance()
     return Scan(probe.name, probe.values, k, len(probe.value), tuple(rows))
-
-
-def write_scan(scan: Scanned, folder: Path, reporter: Reporter | None = None) -> list[Path]:
-    """Write scan.csv, scan.json and, where matplotlib is installed, scan.png.
-
-    Args:
-        scan: what to write.
-        folder: is made if need be.
-        reporter: hears why there is no picture.
-
-    Returns:
-        The files.
-
-    Raises:
-        StorageError: they cannot be written.
-    """
-    say: Reporter = reporter or Silent()
-    table = io.StringIO(newline="")
-    columns = [field.name for field in fields(scan.rows[0])]
-    writer = csv.DictWriter(table, columns, lineterminator="\n")
-    writer.writeheader()
-    for row in scan.rows:
-        writer.writerow({name: sheet_cell(cell) for name, cell in asdict(row).items()})
-    written = [folder / "scan.csv", folder / "scan.json"]
-    atomic_write_text(written[0], table.getvalue())
-    atomic_write_text(written[1], _as_json(scan))
-    from clipalign.transforms.scan_plot import plot_scan  # which needs the types above
-
-    try:
-        plot_scan(scan, folder / "scan.png")
-    except ImportError:
-        say.note(
-            "There is no scan.png: matplotlib is not installed. "
-            "Install it with: pip install 'clipalign[report]'"
-        )
-        return written
-    return [*written, folder / "scan.png"]
-
-
-def keep_scan(scan: Scanned, run: Path) -> None:
-    """Keep a scan of a run's own map in the run, where its report finds it.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    atomic_write_text(run / KEPT, _as_json(scan))
-
-
-def _as_json(scan: Scanned) -> str:
-    return json.dumps(scan.document(), indent=2) + "\n"

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from clipalign.files import atomic_write_bytes
-from clipalign.transforms.scan import Scanned
+from clipalign.transforms.scanned import Scanned
 
 __all__ = ["plot_scan"]
 

@@ -14,7 +14,8 @@ import yaml
 from clipalign._version import __version__
 from clipalign.errors import ModelError, PluginError, UsageError
 from clipalign.evals.card import refresh_card
-from clipalign.models.export import export_model, open_clip_line
+from clipalign.models.export import export_model
+from clipalign.models.load_lines import open_clip_line
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.spec import CONFIG_NAME, parse_model_spec
 from clipalign.options import component, option_problems
@@ -26,7 +27,8 @@ from clipalign.transforms.base import Fitter, Transform
 from clipalign.transforms.context import RECORD, FitContext
 from clipalign.transforms.power import powers_of
 from clipalign.transforms.reading_scan import ReadingScan, scan_reading
-from clipalign.transforms.scan import Scan, parse_scan, scan_powers, write_scan
+from clipalign.transforms.scan import Scan, parse_scan, scan_powers
+from clipalign.transforms.scan_files import write_scan
 
 __all__ = ["TransformResult", "open_context", "scan", "transform"]
 

@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 
 from clipalign.errors import ModelError, StorageError, UsageError
 from clipalign.models import export
-from clipalign.models.export import export_model, open_clip_line
+from clipalign.models.export import export_model
 from clipalign.models.load import load_model
+from clipalign.models.load_lines import open_clip_line
 
 TEXTS = ["a photo of an apple", "a photo of an iPod"]
 

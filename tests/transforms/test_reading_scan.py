@@ -10,7 +10,7 @@ from clipalign.evals.base import EvalContext
 from clipalign.evals.reading import ReadingSuite
 from clipalign.models.linear_map import LinearMap
 from clipalign.transforms.reading_scan import scan_reading
-from clipalign.transforms.scan import write_scan
+from clipalign.transforms.scan_files import write_scan
 from clipalign.transforms.transform import open_context, scan
 
 

@@ -10,7 +10,8 @@ import math
 import pytest
 
 from clipalign.errors import UsageError
-from clipalign.transforms.scan import parse_scan, scan_powers, write_scan
+from clipalign.transforms.scan import parse_scan, scan_powers
+from clipalign.transforms.scan_files import write_scan
 from clipalign.transforms.spectrum import Powers
 
 

@@ -6,6 +6,7 @@ order in which they finish change no byte. Nothing here imports torch.
 
 from __future__ import annotations
 
+import errno
 import io
 import multiprocessing
 import os
@@ -26,7 +27,7 @@ from typing import Any
 from PIL import Image
 
 from clipalign.datasets.base import Dataset, Example
-from clipalign.errors import ClipAlignError, DataError, PluginError, UsageError
+from clipalign.errors import ClipAlignError, DataError, PluginError, StorageError, UsageError
 from clipalign.files import sha256_bytes, storage_errors
 from clipalign.plugins import blamed, owner_of
 from clipalign.tasks.base import PreparedRow, Task
@@ -69,6 +70,10 @@ class Outcome:
     quarantined: Row | None = None
 
 
+# how a semaphore fails when /dev/shm is full, missing, or not to be written to
+_NO_SEMAPHORES = (errno.ENOSPC, errno.ENOENT, errno.EACCES, errno.EROFS, errno.ENOSYS)
+
+
 class Workers:
     """Processes that work on a recipe; with 0 of them this process does it."""
 
@@ -87,9 +92,18 @@ class Workers:
                     f"This task or dataset cannot be sent to worker processes ({error}). Prepare "
                     "with workers=0."
                 ) from error
-            self._pool = ProcessPoolExecutor(
-                self._count, multiprocessing.get_context("spawn"), _begin, (recipe,)
-            )
+            try:
+                self._pool = ProcessPoolExecutor(
+                    self._count, multiprocessing.get_context("spawn"), _begin, (recipe,)
+                )
+            except OSError as error:
+                if error.errno not in _NO_SEMAPHORES:
+                    raise
+                raise StorageError(
+                    f"Worker processes cannot be started ({error.strerror}): each needs a little "
+                    "shared memory, which Linux has in /dev/shm. Make room there, or prepare with "
+                    "--workers 0."
+                ) from error
             # all workers start with the first task; until `_begin` runs in them, a Ctrl-C that the
             # terminal sends to everybody would end them with a traceback, so they inherit a mask
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

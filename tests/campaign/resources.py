@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.campaign.cases import Broken, Trial, case
-from tests.campaign.commands import Finished
+from tests.campaign.commands import ROOT, Finished
 from tests.campaign.jobs import (
     EVAL,
     JOBS,
@@ -97,6 +99,34 @@ def full_disk(trial: Trial) -> None:
         _remount(disk, "size=64m")
         done(trial.run(*job.again(disk), cwd=disk))
         compare_output(job, disk, whole)
+
+
+@case("a small /dev/shm", long=20, short=0)
+def small_shared_memory(trial: Trial) -> None:
+    """prepare by workers in a container whose shared memory is too small, or just enough."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small disk")
+    job = PREPARE[1]
+    whole = undisturbed(trial, job)
+    enter_world(trial)
+    kilobytes = trial.turn((4, 16, 64, 1024))
+    command = shlex.join([sys.executable, "-m", "clipalign", *job.line])
+    small = f"mount -t tmpfs -o size={kilobytes}k tmpfs /dev/shm && exec {command}"
+    began = time.monotonic()
+    ended = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", small],
+        cwd=trial.folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CLIPALIGN_CACHE": str(trial.folder / "c")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    seconds = time.monotonic() - began
+    finished = Finished(command, ended.returncode, ended.stdout, ended.stderr, seconds)
+    if finished.code != 0:
+        _refused(finished, "/dev/shm")
+    done(trial.run(*job.line))
+    compare_output(job, trial.folder, whole)
 
 
 @case("a read-only disk", long=30, short=0)

@@ -96,7 +96,13 @@ def while_starting(trial: Trial) -> None:
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     began = time.monotonic()
     with subprocess.Popen(
-        line, cwd=trial.folder, env=environment, stdout=-1, stderr=-1, text=True
+        line,
+        cwd=trial.folder,
+        env=environment,
+        stdout=-1,
+        stderr=-1,
+        text=True,
+        preexec_fn=_heed_ctrl_c,
     ) as process:
         while process.poll() is None and not _attends(process.pid, signal.SIGTERM):
             time.sleep(0.005)  # Python itself is not ours to answer for
@@ -105,9 +111,16 @@ def while_starting(trial: Trial) -> None:
         except subprocess.TimeoutExpired:
             process.send_signal(number)
         out, err = process.communicate(timeout=100)
-    finished = Finished(" ".join(line[2:]), process.returncode, out, err, time.monotonic() - began)
+    # CPython ends itself by SIGINT where that met an import written in C; a shell sees 130 as well
+    code = 130 if process.returncode == -signal.SIGINT else process.returncode
+    finished = Finished(" ".join(line[2:]), code, out, err, time.monotonic() - began)
     trial.check(finished)
     _said_how_to_go_on(finished)
+
+
+def _heed_ctrl_c() -> None:
+    """A campaign that was started in the background has Ctrl-C ignored, and so had its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _attends(pid: int, number: int) -> bool:

@@ -17,6 +17,7 @@ Every message says what is wrong, where, and what to do. A command prints it wit
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 __all__ = [
@@ -105,3 +106,56 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     if near:
         return " Did you mean " + " or ".join(repr(n) for n in near) + "?"
     return f" Known: {', '.join(known)}." if known else ""
+
+
+def from_machine(error: BaseException) -> ClipAlignError | None:
+    """What the machine refused, in words; None for an error that is not the machine's."""
+    if isinstance(error, OSError):
+        return _of_the_system(error)
+    said = str(error)
+    # torch and Python have no classes of their own for these
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "memory" in said and "alloc" in said
+    ):
+        return ClipAlignError(_NO_MEMORY)
+    if isinstance(error, RuntimeError) and "can't start new thread" in said:
+        return ClipAlignError(
+            "The machine, or what this command may use of it (ulimit -u, ulimit -v, a container's "
+            "limit), starts no more threads. Use fewer workers; what was saved is whole."
+        )
+    return None
+
+
+_NO_MEMORY = (
+    "The machine, or what this command may use of it (ulimit -v, a container's limit), is out of "
+    "memory. Use a smaller batch, fewer workers or a smaller model; what was saved is whole."
+)
+
+
+def _of_the_system(error: OSError) -> ClipAlignError | None:
+    place = f" ({error.filename})" if error.filename else ""
+    match error.errno:
+        case errno.ENOMEM:
+            return ClipAlignError(_NO_MEMORY)
+        case errno.ENOSPC | errno.EDQUOT:
+            return StorageError(f"The disk is full{place}. Free some space and run this again.")
+        case errno.EMFILE | errno.ENFILE:
+            return StorageError(
+                f"Too many files are open{place}. Raise the limit (ulimit -n), or use fewer "
+                "workers."
+            )
+        case errno.EFBIG:
+            return StorageError(
+                f"A file is larger than this disk or your limits allow{place}. Choose another "
+                "place."
+            )
+        case errno.EROFS:
+            return StorageError(
+                f"The disk is read-only{place}. Choose another place with --output."
+            )
+        case errno.EACCES | errno.EPERM:
+            return StorageError(
+                f"No permission to read or write{place}. Change the permissions, or choose "
+                "another place with --output."
+            )
+    return None

@@ -21,7 +21,6 @@ turns it into the exit code. A failed command prints no traceback; CLIPALIGN_DEB
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import signal
@@ -38,7 +37,7 @@ from typer.main import get_command
 
 from clipalign._version import __version__
 from clipalign.cli import console
-from clipalign.errors import ClipAlignError, Interrupted, PluginError, StorageError, near_matches
+from clipalign.errors import ClipAlignError, Interrupted, PluginError, from_machine, near_matches
 from clipalign.plugins import PluginWarning, blamed, registry
 from clipalign.text import printable
 
@@ -58,10 +57,6 @@ Exit codes:
 
 
 _INTERRUPTED = "Interrupted. Nothing is half-written: run the same command again."
-_NO_MEMORY = (
-    "The machine, or what this command may use of it (ulimit -v, a container's limit), is out of "
-    "memory. Use a smaller batch, fewer workers or a smaller model; what was saved is whole."
-)
 _HEARD_ONCE = (2, 3, 7, 130)
 """Exit codes of errors that every process of a torchrun comes to: its first one speaks for all."""
 
@@ -243,22 +238,14 @@ def run(arguments: Sequence[str]) -> int:
         return 1
     except ClipAlignError as error:
         return _fail(type(error).__name__, str(error), error.exit_code, as_json, error)
-    except MemoryError as error:
-        return _fail("MemoryError", _NO_MEMORY, 1, as_json, error)
-    except OSError as error:
-        if error.errno == errno.ENOMEM:
-            return _fail("MemoryError", _NO_MEMORY, 1, as_json, error)
-        if (storage := _storage_error(error)) is None:
-            return _bug(error, as_json)
-        return _fail("StorageError", str(storage), storage.exit_code, as_json, error)
     except SystemExit as error:
         if blamed(error) is None or not _is_builtin(arguments):
             raise  # Typer's, of a reader that has gone; or a command's that a plugin brought
         return _bug(error, as_json)
     except BaseException as error:
-        if isinstance(error, RuntimeError) and "memory" in str(error) and "alloc" in str(error):
-            return _fail("MemoryError", _NO_MEMORY, 1, as_json, error)  # torch's way to say so
-        return _bug(error, as_json)
+        if (refused := from_machine(error)) is None:
+            return _bug(error, as_json)
+        return _fail(type(refused).__name__, str(refused), refused.exit_code, as_json, error)
     if code == 130:  # Typer turned Ctrl-C into this code and said nothing
         return _fail("Interrupted", _INTERRUPTED, 130, as_json)
     return code if isinstance(code, int) else 0
@@ -306,29 +293,6 @@ def _bug(error: BaseException, as_json: bool) -> int:
         "plugin: please report it with what CLIPALIGN_DEBUG=1 shows when you run this again."
     )
     return _fail(type(error).__name__, message, 1, as_json, error)
-
-
-def _storage_error(error: OSError) -> StorageError | None:
-    """Say what is wrong with the disk; None for an error that is not the disk's."""
-    place = f" ({error.filename})" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(f"The disk is full{place}. Free some space and run this again.")
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return StorageError(
-            f"Too many files are open{place}. Raise the limit (ulimit -n), or use fewer workers."
-        )
-    if error.errno == errno.EFBIG:
-        return StorageError(
-            f"A file is larger than this disk or your limits allow{place}. Choose another place."
-        )
-    if error.errno == errno.EROFS:
-        return StorageError(f"The disk is read-only{place}. Choose another place with --output.")
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return StorageError(
-            f"No permission to read or write{place}. Change the permissions, or choose another "
-            "place with --output."
-        )
-    return None
 
 
 def _show_plugin_warnings() -> None:

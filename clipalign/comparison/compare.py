@@ -24,7 +24,13 @@ from clipalign.comparison.records import (
 from clipalign.comparison.summarise import summarise
 from clipalign.comparison.summary import Summary
 from clipalign.comparison.write import write_summary
-from clipalign.errors import ClipAlignError, Interrupted, RunError, StorageError
+from clipalign.errors import (
+    ClipAlignError,
+    Interrupted,
+    RunError,
+    StorageError,
+    from_machine,
+)
 from clipalign.files import atomic_write_text, storage_errors, write_sums
 from clipalign.progress import Reporter, Silent
 
@@ -215,8 +221,12 @@ class _Work:
             raise
         except ClipAlignError as error:
             record = _failed(record, error)
-        except Exception as error:  # of a plugin, or a bug: the other cells go on
-            record = _failed(record, error, "".join(traceback.format_exception(error)))
+        except Exception as error:  # the machine's, a plugin's, or a bug: the other cells go on
+            refused = from_machine(error)
+            if isinstance(refused, StorageError):
+                raise refused from error
+            details = None if refused else "".join(traceback.format_exception(error))
+            record = _failed(record, refused or error, details)
         if record.state == "failed":
             self.say.note(f"{title} failed: {record.reason}")
         write_record(plan, cell, record)

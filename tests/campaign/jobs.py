@@ -196,7 +196,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 def comparable(files: Mapping[str, bytes]) -> dict[str, bytes]:
     """The files without the place where they were made, which configurations record whole."""
-    place = re.compile(rb"/[^\s\"'`]*?/(?:work|shared)/[^/\s\"'`]+/")
+    place = re.compile(rb"/[^\s\"'`]*?/(?:work|shared)/[^/\s\"'`]+/(?:disk/)?")
     digest = re.compile(rb'"sha256": "[0-9a-f]{64}"')
     found = {}
     for name, data in files.items():

@@ -138,6 +138,23 @@ def test_a_disk_that_cannot_be_written_is_a_storage_error(failing_command, capsy
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "is out of memory. Use a smaller batch"),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "is out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "is out of memory"),
+        (RuntimeError("can't start new thread"), "starts no more threads. Use fewer workers"),
+    ],
+)
+def test_a_machine_that_gives_no_more_is_no_bug(failing_command, capsys, error, words):
+    failing_command(error)
+    assert cli.run(["fail"]) == 1
+    err = capsys.readouterr().err
+    assert words in err
+    assert "bug" not in err
+
+
 def test_ctrl_c_ends_with_130(failing_command, capsys):
     failing_command(KeyboardInterrupt())
     assert cli.run(["fail"]) == 130

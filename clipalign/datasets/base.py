@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -40,7 +41,7 @@ class Dataset(Protocol):
     """Prompt templates with one {}; the first is the one that preferences use."""
     licence: str
     fingerprint: str
-    """sha256 of what identifies the data (file names, sizes, content); part of cache keys."""
+    """sha256 of what identifies the data (file names, sizes, content), wherever it lies."""
 
     def splits(self) -> Sequence[str]:
         """Names of the splits, for example ("train", "validation", "test")."""
@@ -53,3 +54,23 @@ class Dataset(Protocol):
     def image(self, example: Example) -> Image.Image:
         """Read one image as upright 8-bit RGB. DataError, naming the file, when it can't."""
         ...
+
+
+def cache_key(dataset: Dataset) -> str:
+    """What is kept of a dataset is kept under this: its `cache_key`, or else its fingerprint.
+
+    Files have one, made by `dated`: an edit may keep a file's size, and to read millions of images
+    only to find out would take as long as the work that a cache saves.
+    """
+    return str(getattr(dataset, "cache_key", dataset.fingerprint))
+
+
+def dated(fingerprint: str, changed: Iterable[int]) -> str:
+    """A cache key for data in files: sha256 of their fingerprint and when each last changed, in ns.
+
+    The times are no part of the fingerprint: a copy of the data is the same data.
+    """
+    digest = hashlib.sha256(fingerprint.encode())
+    for time in changed:
+        digest.update(time.to_bytes(12, "little", signed=True))
+    return digest.hexdigest()

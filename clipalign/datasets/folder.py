@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from clipalign.datasets.base import Example
+from clipalign.datasets.base import Example, dated
 from clipalign.datasets.images import read_image
 from clipalign.datasets.options import (
     DEFAULT_TEMPLATES,
@@ -42,8 +42,8 @@ class Folder:
     and counted (`skipped`), and so are symbolic links that lead out of the root; hidden files are
     ignored.
 
-    `fingerprint` covers the names of all image files, their sizes in bytes, and the templates. It
-    does not cover their content: a file that is changed and keeps its size goes unnoticed.
+    `fingerprint` covers the names of all image files, their sizes in bytes, and the templates;
+    `cache_key` also when each was last changed. Neither covers their content.
 
     Raises:
         DataError: no images, one class, a class without images, images without a class, or a
@@ -86,8 +86,10 @@ class Folder:
                 f"{self.root} has one class only, {self.classnames[0]!r}. Put the images of each "
                 "class into a folder of its own, side by side."
             )
-        content = [self.templates, sorted(scan.sizes)]
+        files = sorted(scan.files)
+        content = [self.templates, [(name, size) for name, size, _ in files]]
         self.fingerprint = sha256_bytes(canonical_json(content))
+        self.cache_key = dated(self.fingerprint, (changed for _, _, changed in files))
 
     def splits(self) -> Sequence[str]:
         """The names of the splits: train, validation, test."""
@@ -123,7 +125,8 @@ class _Scan:
     def __init__(self, root: Path, extensions: tuple[str, ...]) -> None:
         self._root, self._extensions = root, extensions
         self._real = os.path.realpath(root)
-        self.sizes: list[tuple[str, int]] = []
+        self.files: list[tuple[str, int, int]] = []
+        """Name, bytes, and when it was last changed, in ns."""
 
     def split_folders(self) -> list[tuple[str, Path]]:
         """Name and folder of each split, in the order of a training."""
@@ -189,7 +192,8 @@ class _Scan:
             elif not os.path.isfile(file.path):
                 split.skipped.append((key, "it is not a file, or a link to nothing"))
             else:
-                self.sizes.append((name, file.stat().st_size))
+                found = file.stat()
+                self.files.append((name, found.st_size, found.st_mtime_ns))
                 split.examples.append(Example(key, label, name, key))
 
     def _files(self, folder: str) -> Iterator[os.DirEntry[str]]:

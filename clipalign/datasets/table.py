@@ -15,7 +15,7 @@ from typing import Any, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from clipalign.datasets.base import Example
+from clipalign.datasets.base import Example, dated
 from clipalign.datasets.images import read_image
 from clipalign.datasets.options import (
     DEFAULT_TEMPLATES,
@@ -44,7 +44,8 @@ class Table:
     that are wrong are passed over and counted (`skipped`); else they are an error.
 
     `fingerprint` covers the table's bytes, the names and sizes in bytes of the images, and the
-    options that change how the table is read; not the images' content.
+    options that change how the table is read; `cache_key` also when each image was last changed.
+    Neither covers the images' content.
 
     Raises:
         DataError: naming every row that is wrong, unless they are quarantined: missing files, paths
@@ -96,8 +97,11 @@ class Table:
         labels = {e.label for split in self._examples.values() for e in split}
         self.classnames: Sequence[str] = tuple(sorted(label for label in labels if label))
         reading = self.options.model_dump(mode="json", exclude={"path", "root", "licence"})
-        content = [sha256_file(self.path), sorted(reader.sizes), reading]
+        files = sorted(reader.files)
+        sizes = [(source, size) for source, size, _ in files]
+        content = [sha256_file(self.path), sizes, reading]
         self.fingerprint = sha256_bytes(canonical_json(content))
+        self.cache_key = dated(self.fingerprint, (changed for _, _, changed in files))
 
     def splits(self) -> Sequence[str]:
         """The names of the splits: train, validation, test, then others."""
@@ -141,7 +145,8 @@ class _Reader:
         self._problems: list[_Problem] = []
         self._seen: dict[str, int] = {}
         self.skipped: dict[str, list[tuple[str, str]]] = {}
-        self.sizes: list[tuple[str, int]] = []
+        self.files: list[tuple[str, int, int]] = []
+        """Source, bytes, and when it was last changed, in ns."""
 
     def examples(self, rows: list[Row]) -> dict[str, list[Example]]:
         """Examples by split.
@@ -251,21 +256,21 @@ class _Reader:
             return "the image's path has a zero byte"
         if posixpath.isabs(source) or ntpath.splitdrive(source)[0]:
             return f"{source!a} is an absolute path; paths start from {self._root}"
-        real, size = self._real_file(os.path.join(self._real, source))
+        real, found = self._real_file(os.path.join(self._real, source))
         if not self._is_inside(os.path.dirname(real)):
             return f"{source!a} lies outside of {self._root}"
-        if size is None:
+        if found is None:
             return f"there is no file {source!a} in {self._root}"
         if real in self._seen:
             if self._options.repeats:
                 return None
             return f"{source!a} is already named by row {self._seen[real]}"
         self._seen[real] = number
-        self.sizes.append((source, size))
+        self.files.append((source, found.st_size, found.st_mtime_ns))
         return None
 
-    def _real_file(self, path: str) -> tuple[str, int | None]:
-        """Where a path really leads, and the bytes of the file there; None where there is none.
+    def _real_file(self, path: str) -> tuple[str, os.stat_result | None]:
+        """Where a path really leads, and the facts of the file there; None where there is none.
 
         Folders are resolved once: of a million files it is the folders that take the time.
         """
@@ -280,7 +285,7 @@ class _Reader:
                 found = os.stat(real)
         except OSError:
             return real, None
-        return real, found.st_size if stat.S_ISREG(found.st_mode) else None
+        return real, found if stat.S_ISREG(found.st_mode) else None
 
     def _is_inside(self, folder: str) -> bool:
         if folder not in self._inside:

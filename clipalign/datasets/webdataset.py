@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from clipalign.datasets.base import Example
+from clipalign.datasets.base import Example, dated
 from clipalign.datasets.images import MAX_BYTES, UnreadableImage, read_image
 from clipalign.datasets.options import (
     DEFAULT_TEMPLATES,
@@ -91,6 +91,7 @@ class WebDataset:
         self.fingerprint = sha256_bytes(
             canonical_json([digest.hexdigest(), self.classnames, self.templates])
         )
+        self.cache_key = dated(self.fingerprint, (s.stat().st_mtime_ns for s in self.shards))
 
     def splits(self) -> Sequence[str]:
         """The names of the splits: train, validation, test, then others."""

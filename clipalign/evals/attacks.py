@@ -11,7 +11,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from clipalign._version import __version__
-from clipalign.datasets.base import Dataset, Example
+from clipalign.datasets.base import Dataset, Example, cache_key
 from clipalign.datasets.emoji import EmojiWorld
 from clipalign.errors import DataError, near_matches
 from clipalign.evals.features import ImageSet
@@ -66,7 +66,7 @@ class AttackPlan:
         names = [example.key for example in self.examples]
         identity: dict[str, Any] = {
             "clipalign": __version__,
-            "dataset": [self.dataset.name, self.dataset.fingerprint, self.split],
+            "dataset": [self.dataset.name, cache_key(self.dataset), self.split],
             "examples": names,
             "views": [[view.style, view.number] for view in self.views],
         }

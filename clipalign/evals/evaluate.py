@@ -10,7 +10,7 @@ from typing import Any
 
 from clipalign.datasets.base import Dataset
 from clipalign.datasets.locate import locate_dataset
-from clipalign.errors import PluginError, RunError, UsageError, near_matches
+from clipalign.errors import DataError, PluginError, RunError, UsageError, near_matches
 from clipalign.evals.base import EvalContext, Outcome, Suite
 from clipalign.evals.card import refresh_card
 from clipalign.evals.results import SuiteResult, write_result
@@ -22,6 +22,7 @@ from clipalign.options import component
 from clipalign.plain_yaml import read_yaml_mapping
 from clipalign.plugins import owner_of, registry
 from clipalign.progress import Reporter, Silent
+from clipalign.tasks.manifest import read_manifest
 from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.training.distributed import join
 from clipalign.training.rundir import RunDirectory
@@ -93,7 +94,8 @@ def evaluate(
     spec = model.spec if isinstance(model, LoadedModel) else parse_model_spec(model)
     if against == REFERENCE:
         against = _reference_of(spec)
-    if output is None and (run := run_of(spec)):
+    run = run_of(spec)
+    if output is None and run:
         output = run / "results"
     tested = _loaded(model, device)
     reference = None if against is None else _loaded(against, device)
@@ -104,13 +106,14 @@ def evaluate(
             tested, reference, data, split, seed, batch_size, use_cache, say, options
         )
         result, rows = _outcome(suite, context)
+        if run and (known := _trained_on(run, result)):
+            result = result.model_copy(update={"warnings": [known, *result.warnings]})
         if retention:
             result = with_retention(result, context)
         if output is not None:
             path = result_path(output, result)
             result = world.from_first(partial(write_result, path, result, rows))
         results.append(result)
-    run = run_of(spec)
     own = None if run is None else (run / "results").resolve()
     if run is not None and output is not None and Path(output).resolve() == own:
         refresh_card(run / "model", tested.sha256)
@@ -163,6 +166,28 @@ def evaluate_run(
         device=device,
         retention=True,
         reporter=reporter,
+    )
+
+
+def _trained_on(run: Path, result: SuiteResult) -> str | None:
+    """What a reader must know of a result on the images that a run was trained on; else None.
+
+    A folder without splits is one split, `train`, and is measured whole.
+    """
+    try:
+        manifest = read_manifest(run)
+    except DataError:  # it lies in a run's place and is none
+        return None
+    data = result.dataset
+    same = manifest.dataset_fingerprint == data.fingerprint or (
+        # a task may put other images beside the dataset's own, which changes the fingerprint
+        (manifest.dataset, manifest.dataset_options) == (data.name, data.options)
+    )
+    if not same or data.split != "train" or "train" not in manifest.counts:
+        return None
+    return (
+        "The model was trained on these images: the numbers say how well it learnt them, and not "
+        "what it does with others. Keep some for a split of their own (folders train/ and test/)."
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipalign._version import __version__
-from clipalign.datasets.base import Dataset, Example
+from clipalign.datasets.base import Dataset, Example, cache_key
 from clipalign.errors import DataError
 from clipalign.evals.features import Encoded, ImageSet
 
@@ -23,7 +23,7 @@ def image_set(dataset: Dataset, split: str, examples: Sequence[Example]) -> Imag
     names = [example.key for example in examples]
     identity = {
         "clipalign": __version__,
-        "dataset": [dataset.name, dataset.fingerprint, split],
+        "dataset": [dataset.name, cache_key(dataset), split],
         "examples": names,
         "views": [[None, 0]],
     }

@@ -9,7 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from clipalign.datasets.base import Dataset, Example
+from clipalign.datasets.base import Dataset, Example, cache_key
+from clipalign.files import canonical_json, sha256_bytes
 from clipalign.tasks.base import classnames
 from clipalign.tasks.concepts.balance import spread
 
@@ -37,6 +38,12 @@ class WithKept:
         self.name = dataset.name
         self.classnames, self.templates = dataset.classnames, dataset.templates
         self.licence = "; ".join(dict.fromkeys(part.licence for part in self.parts))
+
+    @functools.cached_property
+    def cache_key(self) -> str:
+        """Of all that it is made of; see `clipalign.datasets.base.cache_key`."""
+        own: Any = self
+        return sha256_bytes(canonical_json([own.fingerprint, *map(cache_key, self.parts)]))
 
     def splits(self) -> Sequence[str]:
         """Those of the dataset."""

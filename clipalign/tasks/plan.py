@@ -14,7 +14,7 @@ from PIL import __version__ as pillow_version
 from PIL import features
 
 from clipalign._version import __version__
-from clipalign.datasets.base import Dataset, Example
+from clipalign.datasets.base import Dataset, Example, cache_key
 from clipalign.errors import DataError, PluginError, UsageError, near_matches
 from clipalign.files import canonical_json, sha256_bytes, sha256_file
 from clipalign.plugins import owner_of
@@ -98,6 +98,11 @@ class Plan:
             "shard_rows": self.shard_rows,
         }
         return sha256_bytes(canonical_json(content))
+
+    @property
+    def cache_key(self) -> str:
+        """What the set is kept under: also of when the dataset's files were last changed."""
+        return sha256_bytes(canonical_json([self.sha256, cache_key(self.dataset)]))
 
     @property
     def task_options(self) -> dict[str, Any]:

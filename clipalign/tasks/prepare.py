@@ -96,7 +96,7 @@ def prepare(
         )
     if output is not None:
         return _made(Path(output), plan, workers, say, cached=False, overwrite=overwrite)
-    target = cache_dir("preferences") / f"{plan.task.name}-{plan.sha256}"
+    target = cache_dir("preferences") / f"{plan.task.name}-{plan.cache_key}"
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_name(f".{target.name}.lock")):  # of two at once, one waits

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from clipalign.datasets.base import Dataset
+from clipalign.datasets.base import Dataset, cache_key
 from clipalign.errors import DataError, UsageError
 from clipalign.evals.features import ImageSet, encode_images
 from clipalign.models.feature_cache import text_features
@@ -109,7 +109,7 @@ def label(task: Any, dataset: Dataset, reporter: Reporter, split: str | None = N
     if probe.balance:
         reporter.note(f"Warning: {probe.balance}")
     names = [example.key for example, _ in pairs]
-    identity = {"dataset": [dataset.name, dataset.fingerprint, split], "examples": names}
+    identity = {"dataset": [dataset.name, cache_key(dataset), split], "examples": names}
     images = ImageSet(identity, names, 1, lambda i: [source.image(pairs[i][0])])
     return Labelled(probe, images, dataset.name, split)
 

@@ -154,6 +154,16 @@ def test_the_fingerprint_covers_names_sizes_and_templates(tmp_path):
     assert Folder(root=tmp_path).fingerprint != before
 
 
+def test_an_edit_that_keeps_a_file_s_size_changes_the_cache_key_alone(tmp_path):
+    put(tmp_path, "cat/1.png", "dog/1.png")
+    before = Folder(root=tmp_path)
+    assert Folder(root=tmp_path).cache_key == before.cache_key
+    os.utime(tmp_path / "cat" / "1.png", ns=(1, 1))
+    after = Folder(root=tmp_path)
+    assert after.cache_key != before.cache_key
+    assert after.fingerprint == before.fingerprint  # a copy is the same data
+
+
 def test_options_are_checked(tmp_path):
     for templates in (["no place"], ["{} {}"], ["{} {name}"], []):
         with pytest.raises(ValidationError):

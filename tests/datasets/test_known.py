@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from PIL import Image
@@ -297,6 +298,11 @@ def test_what_is_not_the_dataset_is_refused(tmp_path):
 def test_the_fingerprint_covers_images_and_labels(tmp_path):
     first = lay_out(tmp_path / "a", "rta-100").fingerprint
     assert lay_out(tmp_path / "b", "rta-100").fingerprint == first
+    folder = f"rta-100:{tmp_path / 'b'}"
+    before = load_dataset(folder, {}).cache_key
+    os.utime(next((tmp_path / "b").rglob("*.png")), ns=(1, 1))  # an edit may keep the size
+    assert load_dataset(folder, {}).fingerprint == first
+    assert load_dataset(folder, {}).cache_key != before
     picture(tmp_path / "b" / "label=cow_text=tea.png")
     assert lay_out(tmp_path / "b", "rta-100").fingerprint != first
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from PIL import Image
@@ -197,6 +198,10 @@ def test_the_fingerprint_covers_table_sizes_and_reading(photos):
     with (photos / "a.png").open("ab") as file:
         file.write(b"!")
     assert Table(path=path).fingerprint != before
+    before = Table(path=path)
+    os.utime(photos / "a.png", ns=(1, 1))  # an edit may keep the size
+    after = Table(path=path)
+    assert (after.fingerprint, after.cache_key != before.cache_key) == (before.fingerprint, True)
 
 
 def test_an_unknown_split_names_the_near_one(photos):

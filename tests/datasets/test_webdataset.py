@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import tarfile
 
@@ -156,6 +157,10 @@ def test_the_fingerprint_covers_labels_and_places(tmp_path):
     shard(tmp_path / "0.tar", [("0.png", picture()), ("0.cls", "ant")])
     first = WebDataset(path=tmp_path).fingerprint
     assert WebDataset(path=tmp_path / "0.tar").fingerprint == first
+    before = WebDataset(path=tmp_path).cache_key
+    os.utime(tmp_path / "0.tar", ns=(1, 1))
+    assert WebDataset(path=tmp_path).fingerprint == first
+    assert WebDataset(path=tmp_path).cache_key != before
     shard(tmp_path / "0.tar", [("0.png", picture()), ("0.cls", "bee")])
     assert WebDataset(path=tmp_path).fingerprint != first
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from PIL import Image
 
 from clipalign.config import RunConfig, dump_config
 from clipalign.datasets.emoji import EmojiWorld
@@ -83,6 +84,29 @@ def test_nothing_is_written_for_a_plain_model_unless_asked(small_models, shapes,
     assert result.rows is None
     assert result.against is None
     assert sorted(tmp_path.rglob("*.json")) == before
+
+
+def test_images_that_the_model_was_trained_on_are_named_so(small_models, tmp_path):
+    import clipalign
+
+    for name, colour in (("apple", "red"), ("dog", "black")):
+        for split, count in (("train", 2), ("test", 1)):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (64, 64), colour).save(folder / f"{number}.png")
+    trained = clipalign.train(
+        method="kto", model=f"local-dir:{small_models[0]}", dataset=str(tmp_path / "photos"),
+        trainable="head", output=str(tmp_path / "run"), train={"steps": 1, "batch_size": 2},
+    )  # fmt: skip
+    said = {
+        split: evaluate(
+            trained.run, dataset=str(tmp_path / "photos"), splits=[split], suite_options=FAST
+        )[0].warnings
+        for split in ("train", "test")
+    }
+    assert "was trained on these images" in said["train"][0]
+    assert not any("trained on" in warning for warning in said["test"])
 
 
 def test_a_task_brings_its_suite_and_its_data(run, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ from typing import Any, ClassVar
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from clipalign.datasets.base import Example
+from clipalign.datasets.base import Example, dated
 from clipalign.datasets.huggingface import HuggingFace
 from clipalign.datasets.images import read_image
 from clipalign.datasets.known.description import CATALOGUE, Description, Part, catalogue
@@ -63,11 +64,17 @@ class KnownDataset:
     def fingerprint(self) -> str:
         """sha256 of the catalogue, and of names, labels and sizes in bytes of all images."""
         images = [
-            [split, [[e.key, e.label, size] for e, size in self._split(split).images]]
+            [split, [[e.key, e.label, size] for e, size, _ in self._split(split).images]]
             for split in self.splits()
         ]
         content = [self.name, sha256_file(CATALOGUE), self.templates, images]
         return sha256_bytes(canonical_json(content))
+
+    @functools.cached_property
+    def cache_key(self) -> str:
+        """sha256 of the fingerprint, and of when each image was last changed."""
+        images = (image for split in self.splits() for image in self._split(split).images)
+        return dated(self.fingerprint, (changed for _, _, changed in images))
 
     def splits(self) -> Sequence[str]:
         """The names of the splits that are on disk."""
@@ -76,7 +83,7 @@ class KnownDataset:
 
     def examples(self, split: str) -> Sequence[Example]:
         """The images of a split, in the order of its list, or sorted where folders are walked."""
-        return [example for example, _ in self._split(split).images]
+        return [example for example, *_ in self._split(split).images]
 
     def skipped(self, split: str) -> Sequence[tuple[str, str]]:
         """What was passed over, each with the reason."""
@@ -146,17 +153,17 @@ class KnownDataset:
             into.skipped.append((name, problem))
             return
         source: Any = image
-        size = 0
+        size = changed = 0
         if self._part(split).huggingface:
             row_split, _, row = image.partition("/")
             source = (row_split, int(row))
         else:
             try:
-                size = _size_inside(self.base, image)
+                size, changed = _file_inside(self.base, image)
             except ValueError as error:
                 into.skipped.append((image, str(error)))
                 return
-        into.images.append((Example(image, label, source, image, values), size))
+        into.images.append((Example(image, label, source, image, values), size, changed))
 
     def _class_name(self, label: str) -> str:
         return wordnet_names().get(label, "") if self.description.wordnet else class_name(label)
@@ -164,7 +171,8 @@ class KnownDataset:
 
 class _Split:
     def __init__(self) -> None:
-        self.images: list[tuple[Example, int]] = []
+        self.images: list[tuple[Example, int, int]] = []
+        """Each with its bytes, and when it was last changed, in ns; 0 for a row of a table."""
         self.skipped: list[tuple[str, str]] = []
 
 
@@ -183,8 +191,8 @@ def _share_of(image: str, share: Mapping[str, int]) -> str:
     raise AssertionError("shares add up to 100")
 
 
-def _size_inside(base: Path, image: str) -> int:
-    """Bytes of an image that lies below the base.
+def _file_inside(base: Path, image: str) -> tuple[int, int]:
+    """Bytes of an image that lies below the base, and when it was last changed, in ns.
 
     Raises:
         ValueError: it does not, or is not there; the message is the reason.
@@ -193,13 +201,14 @@ def _size_inside(base: Path, image: str) -> int:
     if os.path.isabs(image) or not path.startswith(os.path.join(os.path.normpath(base), "")):
         raise ValueError("it lies outside of the dataset")
     try:
-        return os.stat(path).st_size if os.path.isfile(path) else _gone()
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError("the file is not there") from None
     except OSError as error:
         raise ValueError((error.strerror or str(error)).lower()) from None
-
-
-def _gone() -> int:
-    raise ValueError("the file is not there")
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("the file is not there")
+    return found.st_size, found.st_mtime_ns
 
 
 def _class(description: Description) -> type[KnownDataset]:

@@ -73,6 +73,17 @@ class Projection(Transform):
         """The word projected, or projected-plain."""
         return "projected" if self.calibration else "projected-plain"
 
+    def statement(self) -> str:
+        """What nobody should ask of the plain projection; nothing for the calibrated one."""
+        if self.calibration:
+            return ""
+        named = ", ".join(repr(prompt) for prompt in self.prompts[:3])
+        more = f" and {len(self.prompts) - 3} more" if len(self.prompts) > 3 else ""
+        return (
+            f"Nothing is left of the very texts that were taken out ({named}{more}): asked with "
+            "them, the model answers by rounding errors. Ask with other words."
+        )
+
     def unfolded(self, path: Path) -> str:
         """Three lines that apply P to text features."""
         return (

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from clipalign.errors import DataError, ModelError
 from clipalign.transforms.base import load_transform
 from clipalign.transforms.context import FitContext
-from clipalign.transforms.project import Project, calibrated, orthogonal_projection
+from clipalign.transforms.project import Project, Projection, calibrated, orthogonal_projection
 
 TEXTS = ["a nurse", "an engineer", "a photo of a person running."]
 
@@ -42,6 +42,13 @@ def test_prompts_that_depend_on_each_other_take_out_what_they_span():
 def test_prompts_that_span_everything_are_refused():
     with pytest.raises(DataError, match="nothing would be left"):
         orthogonal_projection(normal(4, 6))
+
+
+def test_the_plain_projection_says_what_must_not_be_asked_of_it():
+    p0, prompts = orthogonal_projection(normal(9, 2)), ("a photo of a woman.", "a photo of a man.")
+    said = Projection(p0, prompts, 0.0, "0" * 64).statement()
+    assert "('a photo of a woman.', 'a photo of a man.')" in said
+    assert Projection(p0, prompts, 1000.0, "0" * 64).statement() == ""
 
 
 def test_the_calibrated_projection_is_its_formula():

@@ -20,7 +20,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,10 @@ class RunDirectory:
     """The places of one run."""
 
     path: Path
+    _held: FileLock | None = field(default=None, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[type[RunDirectory], tuple[Path]]:
+        return RunDirectory, (self.path,)  # another process does not hold it
 
     @property
     def config(self) -> Path:
@@ -92,12 +96,15 @@ class RunDirectory:
     def create(cls, config: RunConfig, root: Path = Path("runs")) -> RunDirectory:
         """Make the directory of a new run and write its configuration.
 
+        The run is held from then on, until `lock` is left or the object is gone: another process
+        that was given the same directory finds it in use, or taken.
+
         Args:
             config: with `output`, or None there for the next free `root/<task>-<method>-<n>`.
             root: where numbered runs lie.
 
         Raises:
-            RunError: `output` holds something already.
+            RunError: `output` holds something already, or is in use.
             StorageError: it cannot be written.
         """
         path = config.output
@@ -119,16 +126,12 @@ class RunDirectory:
                     number += 1
         elif path.is_file():
             raise RunError(f"{path} is a file. Choose another --output.")
-        elif path.is_dir() and any(not _is_torn(entry) for entry in path.iterdir()):
-            advice = f"go on with `clipalign train --resume {path}`, or c"
-            raise RunError(
-                f"{path} already holds "
-                + (f"a run: {advice}hoose" if (path / "config.yaml").exists() else "files: choose")
-                + " another --output."
-            )
-        run = cls(path)
+        _refuse_taken(path)
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
+        run = cls(path, FileLock(path / ".lock"))
+        run._acquire()
+        _refuse_taken(path)  # by a process that was quicker
         atomic_write_text(run.config, dump_config(config))
         run.seal()
         return run
@@ -157,7 +160,14 @@ class RunDirectory:
         Raises:
             RunError: another process holds it.
         """
-        lock = FileLock(self.path / ".lock")
+        lock = self._acquire()
+        try:
+            yield
+        finally:
+            lock.release(force=True)
+
+    def _acquire(self) -> FileLock:
+        lock = self._held or FileLock(self.path / ".lock")
         with storage_errors(self.path):
             try:
                 lock.acquire(timeout=0)
@@ -166,10 +176,7 @@ class RunDirectory:
                     f"{self.path} is in use by another process. Wait for it, or train to another "
                     "--output."
                 ) from None
-        try:
-            yield
-        finally:
-            lock.release()
+        return lock
 
     def seal(self) -> None:
         """Write SHA256SUMS of what is there by now; the log of steps counts once it is finished."""
@@ -238,6 +245,22 @@ class RunDirectory:
                 "or damaged. Put it back as it was, or remove it to go on without them."
             )
         atomic_write_bytes(self.metrics, log)
+
+
+def _refuse_taken(path: Path) -> None:
+    """Refuse a directory that holds anything but a lock and what a killed process left torn.
+
+    Raises:
+        RunError: saying how to go on, where it is a run.
+    """
+    if not path.is_dir() or all(_is_torn(e) or e.name == ".lock" for e in path.iterdir()):
+        return
+    advice = f"go on with `clipalign train --resume {path}`, or c"
+    raise RunError(
+        f"{path} already holds "
+        + (f"a run: {advice}hoose" if (path / "config.yaml").exists() else "files: choose")
+        + " another --output."
+    )
 
 
 def _is_torn(entry: Path) -> bool:

@@ -62,7 +62,9 @@ def one_cache(trial: Trial) -> None:
     """Two trainings or evaluations that want the same features, with outputs of their own."""
     job = trial.turn((*TRAIN, *EVAL))
     whole = undisturbed(trial, job)
-    for finished in _both(trial, job, replace(job, line=(*job.line[:-1], "other"))):
+    output = job.line.index("-o") + 1
+    other = (*job.line[:output], "other", *job.line[output + 1 :])
+    for finished in _both(trial, job, replace(job, line=other)):
         done(finished)
     compare_output(job, trial.folder, whole)
     (trial.folder / job.output).rename(trial.folder / "first")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from pathlib import Path
 
 import pytest
 
 from clipalign.config import RunConfig, load_config
 from clipalign.errors import RunError
-from clipalign.files import append_jsonl
+from clipalign.files import append_jsonl, atomic_write_text
+from clipalign.training import rundir
 from clipalign.training.rundir import RunDirectory, newest_run
 
 
@@ -49,6 +51,31 @@ def test_a_run_in_use_is_refused(tmp_path: Path) -> None:
     with run.lock(), pytest.raises(RunError, match="in use"), again.lock():
         pass
     with again.lock():  # and free again afterwards
+        pass
+
+
+def test_of_two_that_begin_at_once_one_is_refused_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, refused = RunConfig(output=tmp_path / "run", seed=1), []
+
+    def write(path: Path, text: str) -> None:
+        if not refused:  # the second comes when the first has looked and not yet written
+            refused.append(RunConfig(output=tmp_path / "run", seed=2))
+            with pytest.raises(RunError, match="in use by another process"):
+                RunDirectory.create(refused[0])
+        atomic_write_text(path, text)
+
+    monkeypatch.setattr(rundir, "atomic_write_text", write)
+    run = RunDirectory.create(config)
+    assert load_config(run.config) == config
+    with pytest.raises(RunError, match="in use"), RunDirectory(run.path).lock():
+        pass  # it is held from the beginning
+    copy = pickle.loads(pickle.dumps(run))
+    assert copy == run
+    with run.lock():
+        pass
+    with copy.lock():
         pass
 
 

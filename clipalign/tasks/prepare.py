@@ -142,15 +142,17 @@ def prepare_part(
     plan = _plan(task, dataset, **arguments)
     target = Path(os.path.realpath(output))
     parts = Shards(target, shard, plan.sha256)
-    if not parts.folder.is_dir() and _equal_set(target, plan, cached=False, overwrite=overwrite):
-        say.note(f"Using the preference set in {target}.")
-        return []
-    parts.begin(plan.splits)
-    if not parts.done:
-        _warn(plan, say)
-        write_part(plan, parts, workers, say)
-    stands = parts.settle(lambda: join(plan, parts, say), replace=overwrite)
-    return [] if stands else parts.missing()
+    with parts.held(say):
+        whole = not parts.folder.is_dir()
+        if whole and _equal_set(target, plan, cached=False, overwrite=overwrite):
+            say.note(f"Using the preference set in {target}.")
+            return []
+        parts.begin(plan.splits)
+        if not parts.done:
+            _warn(plan, say)
+            write_part(plan, parts, workers, say)
+        stands = parts.settle(lambda: join(plan, parts, say), replace=overwrite)
+        return [] if stands else parts.missing()
 
 
 def _plan(

@@ -9,16 +9,17 @@ for byte the one that a single process makes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from clipalign.errors import DataError, UsageError
 from clipalign.files import (
@@ -29,6 +30,7 @@ from clipalign.files import (
     storage_errors,
     write_sums,
 )
+from clipalign.progress import Reporter
 from clipalign.tasks.working import LOOSE
 
 __all__ = ["Shard", "Shards", "parse_shard", "shard_of_environment"]
@@ -113,6 +115,24 @@ class Shards:
     def _part(self, name: str, number: int | None) -> Path:
         part = self.shard.number if number is None else number
         return self.folder / _PARTS / f"{part:06}" / name
+
+    @contextlib.contextmanager
+    def held(self, say: Reporter) -> Iterator[None]:
+        """Hold this part: who is to make the same one waits, and then finds it there."""
+        path = self.folder.with_suffix(f".{self.shard.number}.lock")
+        lock = FileLock(path)
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                say.note(f"Waiting for another process, which makes part {self.shard}.")
+                lock.acquire()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            lock.release()
 
     def begin(self, splits: Sequence[str]) -> None:
         """Make the directory; a part that was broken off is made anew, to the same bytes."""

@@ -96,6 +96,22 @@ def test_parts_that_finish_at_once_settle_once(pictures, whole, tmp_path):
     assert files(output) == files(whole)
 
 
+def test_who_makes_the_same_part_at_once_waits_and_finds_it_there(pictures, whole, tmp_path):
+    output, left = tmp_path / "prefs", []
+
+    def work() -> None:
+        left.append(prepare_part("0/1", "typographic", pictures, output))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert left == [[], [], [], []]
+    assert files(output) == files(whole)
+    assert list(tmp_path.iterdir()) == [output]
+
+
 TARS = {"format": "webdataset", "shard_size": 5, "task_options": {"attacks_per_image": 2}}
 
 

@@ -267,6 +267,7 @@ def load_config(
         ConfigError: with one line for each thing that is wrong.
     """
     tree = {} if path is None else read_yaml_mapping(Path(path))
+    method, method_options = tree.get("method"), tree.get("method_options")
     problems = []
     for key, value in flags.items():
         if value is not None:
@@ -282,6 +283,8 @@ def load_config(
             problems.append(f"--set {override}: {error}")
             continue
         problems += _assign(tree, key.strip(), value, f"--set {override}")
+    if method not in (None, tree.get("method")) and tree.get("method_options") is method_options:
+        tree.pop("method_options", None)  # they are those of the file's method
     source = "the configuration" if path is None else str(path)
     return build_config(tree, source, check_options=check_options, problems=problems)
 

@@ -52,6 +52,16 @@ def test_file_then_flags_then_set(tmp_path):
     assert (config.train.lr, config.train.epochs, config.train.batch_size) == (0.1, 7, 9)
 
 
+def test_another_method_does_not_take_the_options_of_the_file_s(tmp_path):
+    path = write(tmp_path, "method: kto\nmethod_options: {beta: 0.2, desirable_weight: 2}\n")
+    assert load_config(path).method_options["beta"] == 0.2
+    assert load_config(path, method="kto").method_options["beta"] == 0.2
+    for config in (load_config(path, method="rlhf"), load_config(path, ["method=rlhf"])):
+        assert config.method_options == {}
+    given = load_config(path, ["method=dpo", "method_options={beta: 3}"], check_options=True)
+    assert given.method_options == {"beta": 3}
+
+
 def test_set_values_are_yaml():
     config = load_config(
         None,

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from clipalign.config import RunConfig
 from clipalign.entries import term
-from clipalign.models.trainable import Trainable
+from clipalign.models.trainable import Trainable, parse_trainable
+from clipalign.objectives.base import Objective
 
 _LR = {"image-encoder": 1e-5, "last": 1e-5, "lora": 1e-4, "head": 1e-3}
 _EMBEDDED_LR = {"image-encoder": 4e-4, "last": 4e-4, "lora": 1e-3, "head": 1e-2}
@@ -29,6 +30,21 @@ def default_lr(trainable: Trainable, model: str) -> float:
 def default_regulariser_weight(method: str) -> float:
     """λ where the configuration leaves it open; 1 for methods of other packages."""
     return _REGULARISER_WEIGHT.get(method, 1.0)
+
+
+def resolved(config: RunConfig, objective: Objective) -> RunConfig:
+    """The configuration with rate, λ and the method's options as they are used.
+
+    A run keeps this one: what a method's default is may change, and what the run was may not.
+    """
+    lr = config.train.lr or default_lr(parse_trainable(config.trainable), config.model)
+    known = {
+        "train": config.train.model_copy(update={"lr": lr}),
+        "regulariser_weight": regulariser_weight(config),
+    }
+    if not config.objective:  # whose terms hold their own
+        known["method_options"] = objective.options.model_dump(mode="json")
+    return config.model_copy(update=known)
 
 
 def regulariser_weight(config: RunConfig) -> float:

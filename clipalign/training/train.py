@@ -39,7 +39,7 @@ from clipalign.training.checkpoint import (
     save_checkpoint,
 )
 from clipalign.training.checks import check_feedback, feedback_needed
-from clipalign.training.defaults import SANE_LR, default_lr, regulariser_weight
+from clipalign.training.defaults import SANE_LR, default_lr, regulariser_weight, resolved
 from clipalign.training.distributed import World, join
 from clipalign.training.engine import Trainer
 from clipalign.training.inputs import InputLoader
@@ -138,7 +138,9 @@ def train(
             session.prepare()
             if run is None:
                 run = world.from_first(
-                    lambda: RunDirectory.create(recorded(settings, session.objective, world))
+                    lambda: RunDirectory.create(
+                        recorded(resolved(settings, session.objective), session.objective, world)
+                    )
                 )
             with contextlib.ExitStack() as held:
                 # the first process holds the run for all

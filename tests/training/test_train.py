@@ -124,6 +124,18 @@ def test_a_killed_run_resumes_to_bit_identical_weights(undisturbed: Path, tmp_pa
     assert steps_logged(output) == list(range(1, STEPS + 1))
 
 
+def test_the_run_s_configuration_says_what_was_used(undisturbed: Path) -> None:
+    from clipalign.config import load_config
+    from clipalign.objectives.kto import KTO
+
+    config = load_config(undisturbed / "config.yaml")
+    assert config.train.lr is not None
+    assert config.regulariser_weight is not None
+    assert config.method_options == KTO().options.model_dump()
+    other = load_config(undisturbed / "config.yaml", method="rlhf", check_options=True)
+    assert other.method_options == {}
+
+
 def test_sigterm_saves_says_how_to_go_on_and_ends_with_130(
     undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -108,7 +108,8 @@ class _Refused(Exception):
 def _read_bytes(path: str, name: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(min(size, MAX_BYTES) + 1)  # a buffer of what is read, not of MAX_BYTES
     except OSError as error:
         if error.errno in _EXHAUSTED:
             raise
@@ -149,7 +150,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _scaled(image: Image.Image, white: float) -> Image.Image:

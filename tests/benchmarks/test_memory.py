@@ -4,7 +4,8 @@
 
 Peak memory is that of a process of its own, and seconds are its processor time, which must grow no
 faster than the number of rows. CLIPALIGN_BENCHMARK_ROWS sets another number; the limit goes with
-it. `prepare` is run on a hundredth and more, and drawn out to that number by the straight line.
+it. `prepare` of files and of shards is run on a hundredth and more, and drawn out to that number by
+the straight line.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.benchmark
 ROWS = int(os.environ.get("CLIPALIGN_BENCHMARK_ROWS", 1_000_000))
 GIB = 2**30
 LINKS = 50_000  # of one file; file systems allow some 65,000
+CLASSES, SAMPLES = 10, 10_000  # of the images; samples a shard
 
 MEASURE = """
 from clipalign.datasets.table import Table
@@ -41,7 +44,7 @@ assert len(found.rows("train")) == int(sys.argv[2])
 """
 PREPARE = """
 from clipalign.tasks.prepare import prepare
-prepare("typographic", sys.argv[1], sys.argv[1] + "-prefs")
+prepare("typographic", sys.argv[1], sys.argv[1] + "-prefs", format=sys.argv[2])
 """
 USED = """
 used = resource.getrusage(resource.RUSAGE_SELF)
@@ -134,29 +137,55 @@ def test_a_set_of_a_million_rows(tmp_path):
 
 def write_photographs(root: Path, count: int) -> None:
     """As many files as are wanted, in ten classes: links to a few."""
-    for c in range(10):
+    for c in range(CLASSES):
         folder = root / f"thing {c}"
         folder.mkdir(parents=True)
-        for i in range(count // 10):
+        for i in range(count // CLASSES):
             if i == 0:
-                Image.new("RGB", (64, 64), (20 * c, 100, 50)).save(folder / "0.png")
+                picture(c).save(folder / "0.png")
             else:
                 os.link(folder / "0.png", folder / f"{i}.png")
 
 
+def write_shards(root: Path, count: int) -> None:
+    """As many samples as are wanted, in tar shards of ten thousand."""
+    root.mkdir()
+    pictures = []
+    for c in range(CLASSES):
+        buffer = io.BytesIO()
+        picture(c).save(buffer, "PNG")
+        pictures.append(buffer.getvalue())
+    for begin in range(0, count, SAMPLES):
+        with tarfile.open(root / f"train-{begin // SAMPLES:06}.tar", "w") as shard:
+            for i in range(begin, min(begin + SAMPLES, count)):
+                c = i % CLASSES
+                for ending, data in (("png", pictures[c]), ("cls", f"thing {c}".encode())):
+                    info = tarfile.TarInfo(f"{i:08}.{ending}")
+                    info.size = len(data)
+                    shard.addfile(info, io.BytesIO(data))
+
+
+def picture(c: int) -> Image.Image:
+    return Image.new("RGB", (64, 64), (20 * c, 100, 50))
+
+
 @pytest.mark.timeout(3600)
-def test_preparing_many_images(tmp_path):
+@pytest.mark.parametrize(
+    ("source", "format"), [(write_photographs, "imagefolder"), (write_shards, "webdataset")]
+)
+def test_preparing_many_images(tmp_path, source, format):
+    """All of `prepare`: from the index of the images to the set, written and opened again."""
     counts = [ROWS // 100, ROWS // 50, ROWS // 25]
     found = []
     for count in counts:
-        write_photographs(tmp_path / str(count), count)
-        found.append(used(PREPARE, tmp_path / str(count)))
+        source(tmp_path / str(count), count)
+        found.append(used(PREPARE, tmp_path / str(count), format))
     (least, begun), *_, (most, ended) = found
     a_row = (most - least) / (counts[-1] - counts[0])
     peak = least + a_row * (ROWS - counts[0])
     print(
-        f"\nprepare of {', '.join(f'{c:,}' for c in counts)} images: {a_row:,.0f} bytes an image, "
-        f"{peak / GIB:.2f} GiB for {ROWS:,}; "
+        f"\nprepare of {', '.join(f'{c:,}' for c in counts)} images to {format}: "
+        f"{a_row:,.0f} bytes an image, {peak / GIB:.2f} GiB for {ROWS:,}; "
         f"{', '.join(f'{1000 * s / c:.2f}' for c, (_, s) in zip(counts, found, strict=True))} "
         "ms of processor time an image"
     )

@@ -144,6 +144,23 @@ def test_each_failure_names_the_file_and_the_reason(tmp_path, data, reason):
     assert reason in str(caught.value)
 
 
+@pytest.mark.parametrize("extra", [0, 1])
+def test_a_file_that_is_too_large_is_refused(tmp_path, monkeypatch, extra):
+    data = encoded(Image.new("RGB", (5, 5), ORANGE))
+    (tmp_path / "a.png").write_bytes(data)
+    monkeypatch.setattr("clipalign.datasets.images.MAX_BYTES", len(data) - extra)
+    if extra:
+        with pytest.raises(UnreadableImage, match="the file is larger than"):
+            read_image(tmp_path / "a.png")
+    else:
+        assert read_image(tmp_path / "a.png").getpixel((0, 0)) == ORANGE
+
+
+def test_what_has_no_end_is_not_read_to_the_limit():
+    with pytest.raises(UnreadableImage, match="not an image"):
+        read_image("/dev/zero")
+
+
 def test_a_missing_file_and_a_folder_are_data_errors(tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.png: no such file"):
         read_image(tmp_path / "nowhere.png")

@@ -19,7 +19,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -104,13 +103,6 @@ class Workers:
                     "shared memory, which Linux has in /dev/shm. Make room there, or prepare with "
                     "--workers 0."
                 ) from error
-            # all workers start with the first task; until `_begin` runs in them, a Ctrl-C that the
-            # terminal sends to everybody would end them with a traceback, so they inherit a mask
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            try:
-                self._pool.submit(int)
-            finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -133,14 +125,13 @@ class Workers:
             return
         chunks = iter(lambda: list(islice(numbered, _CHUNK)), [])
         under_way: deque[Future[list[Outcome]]] = deque()
-        submit = partial(self._pool.submit, partial(_work_chunk, split))
         try:
             for chunk in islice(chunks, _AHEAD * self._count):
-                under_way.append(submit(chunk))
+                under_way.append(self._submit(split, chunk))
             while under_way:
                 done = under_way.popleft().result()
                 for chunk in islice(chunks, 1):
-                    under_way.append(submit(chunk))
+                    under_way.append(self._submit(split, chunk))
                 yield from done
         except BrokenProcessPool as error:
             raise ClipAlignError(
@@ -148,6 +139,19 @@ class Workers:
                 "fewer workers, or 0. (A Python script that uses workers must guard its main part "
                 'with `if __name__ == "__main__":`.)'
             ) from error
+
+    def _submit(self, split: str, chunk: list[tuple[int, Example]]) -> Future[list[Outcome]]:
+        """Hand out a chunk; where it finds no idle worker, the pool starts one more.
+
+        Until `_begin` runs in it, a Ctrl-C that the terminal sends to everybody would end it with a
+        traceback, so it inherits a mask.
+        """
+        assert self._pool
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return self._pool.submit(_work_chunk, split, chunk)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 # --- In a worker --------------------------------------------------------------------------------

@@ -11,6 +11,15 @@ from PIL import Image
 REAL = Path(__file__).parents[2] / ".." / "shared" / "photos"
 
 
+def content(folder):
+    """Every file's bytes by name."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
 @pytest.fixture
 def photos(tmp_path):
     """A folder of four classes, five photographs each, of several sizes and formats."""

@@ -12,6 +12,7 @@ from textwrap import dedent
 import pytest
 
 from clipalign.plugins import reload_plugins
+from clipalign.progress import Silent
 
 # side by side, tests would ask for more threads than there are cores
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
@@ -34,6 +35,37 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of this test's own; it is not made yet."""
+    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def module_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One cache for all tests of a file, and for nothing else."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLIPALIGN_CACHE", str(folder))
+        yield folder
+
+
+class Notes(Silent):
+    """A reporter that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture
+def notes() -> Notes:
+    return Notes()
 
 
 class PackageMaker:

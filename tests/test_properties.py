@@ -58,6 +58,7 @@ plain = st.recursive(
 )
 mostly = st.sampled_from(list("0123456789.:-+/=,[]{}'\" \n\t#&*!|>%@`eEinfa")) | st.characters()
 near = st.text(mostly, max_size=30)
+keys = st.sampled_from(["seed", "train.lr", "task", "", "a.b", "."])
 
 
 def or_refused(function, *arguments, kind=ClipAlignError):
@@ -85,9 +86,9 @@ def test_a_configuration_round_trips_or_is_refused(tmp_path, tree, train):
 
 
 @some
-@given(st.lists(st.tuples(st.sampled_from(["seed", "train.lr", "task", "", "a.b", "."]), near)))
-def test_overrides_give_a_configuration_or_are_refused(pairs):
-    config = or_refused(load_config, None, [f"{key}={value}" for key, value in pairs])
+@given(st.lists(st.builds("{}={}".format, keys, near) | anything))
+def test_overrides_give_a_configuration_or_are_refused(overrides):
+    config = or_refused(load_config, None, overrides)
     assert config is None or build_config(config.model_dump(), "again") == config
 
 
@@ -168,8 +169,13 @@ def test_a_scan_is_a_rising_list_or_refused(text):
 @some
 @given(near | anything)
 def test_small_languages_of_the_command_line_parse_or_refuse(text):
-    for parse in (parse_trainable, parse_shard, Condition.parse, load_concept):
-        or_refused(parse, text)
+    if (part := or_refused(parse_trainable, text)) is not None:
+        assert parse_trainable(str(part)) == part
+    if (shard := or_refused(parse_shard, text)) is not None:
+        assert shard.number < shard.count
+    if (condition := or_refused(Condition.parse, text)) and condition.sign in ("=", "!="):
+        assert condition.holds({condition.key: condition.value}) is (condition.sign == "=")
+    or_refused(load_concept, text)
     for key in ("beta", ""):
         or_refused(options_of, [f"{key}={text}", text], "--set")
 

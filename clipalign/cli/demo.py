@@ -173,12 +173,13 @@ def _trained(walk: _Walk, run: Path, task: str) -> None:
         RunError: it is the run of the other form of the demo.
     """
     from clipalign.config import load_config
+    from clipalign.models.spec import is_run
     from clipalign.training.rundir import RunDirectory
     from clipalign.training.train import train
 
     keys = walk.keys(task)
     keys["dataset_options"] = keys.get("dataset_options", {})
-    if not (run / "config.yaml").is_file():
+    if not is_run(run):
         train(output=run, device=walk.device, reporter=walk.out, **keys)
         return
     directory, config = RunDirectory.open(run)

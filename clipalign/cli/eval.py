@@ -95,7 +95,7 @@ def evaluate_(
     for spec in [*chosen, *([against] if against not in (None, "reference", "none") else [])]:
         _check(spec)
     out.note("Loading torch and open_clip…")
-    from clipalign.evals.evaluate import evaluate, result_path, run_of
+    from clipalign.evals.evaluate import evaluate, result_path
     from clipalign.models.spec import parse_model_spec
     from clipalign.reports.tables import results_document, summary_table
     from clipalign.training.signals import StopSignal
@@ -104,7 +104,7 @@ def evaluate_(
     try:
         with StopSignal():
             for spec in chosen:
-                run = run_of(parse_model_spec(spec))
+                run = parse_model_spec(spec).run
                 folder = output if output is None or len(chosen) == 1 else output / _plain(spec)
                 if folder is None and run is not None:
                     folder = run / "results"
@@ -204,8 +204,10 @@ def _near(path: Path) -> Path:
 
 def _shown(file: Path) -> Path:
     """What a report names for a result: the run that it lies in, or its folder."""
+    from clipalign.models.spec import is_run
+
     run = file.parent.parent
-    return run if (run / "config.yaml").is_file() else file.parent
+    return run if is_run(run) else file.parent
 
 
 def _plain(spec: str) -> str:

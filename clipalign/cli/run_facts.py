@@ -16,6 +16,7 @@ from typing import Any
 
 from clipalign.errors import ClipAlignError, RunError, UsageError, near_matches
 from clipalign.files import parse_json, read_regular
+from clipalign.models.spec import is_run
 
 ROOT = Path("runs")
 MAX_BYTES = 1 << 26
@@ -37,11 +38,6 @@ def find_runs(root: Path) -> list[Path]:
         return [root]
     folders = [path for path in root.glob("*") if is_run(path)]
     return sorted(folders, key=lambda p: [t.zfill(9) for t in re.split(r"(\d+)", p.name)])
-
-
-def is_run(path: Path) -> bool:
-    """Whether `path` is a run directory."""
-    return (path / "config.yaml").is_file()
 
 
 def check_run(run: Path) -> None:

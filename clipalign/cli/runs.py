@@ -264,8 +264,9 @@ def _text(run: Path, document: dict[str, Any]) -> str:
 
 def _compared(first: Path, other: str, pairs: Sequence[ResultPair], details: bool) -> list[str]:
     """A table for each result that both runs have."""
-    from clipalign.comparison.tables import difference_cells, label, number
+    from clipalign.comparison.tables import difference_cells
     from clipalign.reports.tables import TableRow, laid_out
+    from clipalign.reports.words import label, number
 
     if not pairs:
         return [f"{first} and {other} have no result of the same name to compare."]

@@ -235,12 +235,13 @@ class _Work:
         """Train or edit; a bare model needs nothing."""
         folder = self.plan.folder(cell)
         if cell.kind == "train":
+            from clipalign.models.spec import is_run
             from clipalign.training.rundir import RunDirectory
             from clipalign.training.train import train
 
             if RunDirectory(folder).finished:
                 return
-            if (folder / "config.yaml").is_file():
+            if is_run(folder):
                 train(resume=folder, device=self.device, reporter=self.say)
                 return
             assert cell.config is not None

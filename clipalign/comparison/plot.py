@@ -12,8 +12,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from clipalign.comparison.summary import Column, Panel, TableRow
-from clipalign.comparison.tables import label, panel_title
+from clipalign.comparison.tables import panel_title
 from clipalign.files import atomic_write_bytes
+from clipalign.reports.words import label
 
 __all__ = ["drawable", "plot_front"]
 

@@ -7,14 +7,12 @@ from typing import TypeAlias
 
 from clipalign.comparison.summary import Column, Entry, Panel, Summary, TableRow
 from clipalign.evals.results import Comparison
-from clipalign.evals.statistics import Interval
+from clipalign.reports.words import interval, label, number, p_value
 
 __all__ = [
     "Align",
     "difference_cells",
-    "label",
     "markdown",
-    "number",
     "panel_title",
     "table_cells",
     "terminal",
@@ -24,7 +22,6 @@ __all__ = [
 Align: TypeAlias = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
 """Headers and rows in, aligned text out."""
 
-_ABBREVIATIONS = {"kl": "KL", "asr": "ASR", "ece": "ECE", "od": "OD", "ocr": "OCR", "ndkl": "NDKL"}
 _NOT_MEASURED = "–"
 
 
@@ -132,23 +129,10 @@ def failures(summary: Summary) -> list[str]:
     ]
 
 
-def label(metric: str) -> str:
-    """A metric's name for people."""
-    return " ".join(_ABBREVIATIONS.get(word, word) for word in metric.split("_"))
-
-
-def number(value: float, unit: str, sign: str = "-") -> str:
-    """Shares in percent, all else with four digits."""
-    text = f"{100 * value:{sign}.1f}" if unit == "share" else f"{value:{sign}.4f}"
-    return text.replace("-", "") if float(text) == 0 else text  # no -0.0
-
-
 def difference_cells(test: Comparison, unit: str) -> tuple[str, str]:
     """A paired difference with its interval, and p where there is a test."""
-    p = ""
-    if test.p_value is not None:
-        p = "<0.001" if test.p_value < 0.001 else f"{test.p_value:.3f}"
-    return number(test.difference, unit, "+") + _range(test.interval, unit, "+"), p
+    difference = number(test.difference, unit, "+") + interval(test.interval, unit, "+")
+    return difference, p_value(test.p_value)
 
 
 def _progress(summary: Summary) -> str:
@@ -169,7 +153,7 @@ def _entry(entry: Entry | None, column: Column) -> str:
     text = number(entry.mean, column.unit)
     if entry.sd is not None:
         text += f" ± {number(entry.sd, column.unit)}"
-    return text + _range(entry.interval, column.unit)
+    return text + interval(entry.interval, column.unit)
 
 
 def _seeds(row: TableRow) -> str:
@@ -185,12 +169,6 @@ def _front(row: TableRow) -> str:
         return "yes"
     first, *others = row.dominated_by
     return f"no: {first}" + (f" and {len(others)} more" if others else "")
-
-
-def _range(interval: Interval | None, unit: str, sign: str = "-") -> str:
-    if interval is None:
-        return ""
-    return f" [{number(interval.low, unit, sign)}, {number(interval.high, unit, sign)}]"
 
 
 def _pipes(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -20,7 +20,8 @@ from pathlib import Path
 from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 
 from clipalign.datasets.base import Example
-from clipalign.errors import DataError, near_matches
+from clipalign.datasets.options import of_split
+from clipalign.errors import DataError
 
 SIZE, COLUMNS = 64, 64
 STYLES = ("noto", "twemoji", "fluent-3d", "fluent-flat", "openmoji")
@@ -255,12 +256,8 @@ class EmojiWorld:
         return compose(drawing, rng, "test" if split.startswith("test") else "train")
 
     def _emoji(self, split: str) -> list[Emoji]:
-        if split not in self._SETS:
-            raise DataError(
-                f"The emoji world has no split {split!r}." + near_matches(split, self._SETS)
-            )
         found = []
-        for name in self._SETS[split]:
+        for name in of_split(self._SETS, split, "The emoji world"):
             more = more_concepts() if name == "C" else ()
             of_set = [e for e in emoji_table() if e.everyday == name or e.index in more]
             found += of_set[: self.concepts]

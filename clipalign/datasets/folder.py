@@ -18,9 +18,10 @@ from clipalign.datasets.options import (
     SPLIT_NAMES,
     Template,
     label_problem,
+    of_split,
     split_name,
 )
-from clipalign.errors import DataError, near_matches
+from clipalign.errors import DataError
 from clipalign.files import canonical_json, sha256_bytes
 
 __all__ = ["Folder"]
@@ -97,20 +98,15 @@ class Folder:
 
     def examples(self, split: str) -> Sequence[Example]:
         """The images of a split, sorted by class and name."""
-        return self._split(split).examples
+        return of_split(self._splits, split, self.root).examples
 
     def skipped(self, split: str) -> Sequence[tuple[str, str]]:
         """Files of a split that were passed over, each with the reason."""
-        return self._split(split).skipped
+        return of_split(self._splits, split, self.root).skipped
 
     def image(self, example: Example) -> Image.Image:
         """Read one image as upright RGB."""
         return read_image(os.path.join(self.root, example.source), name=example.key)
-
-    def _split(self, name: str) -> _Split:
-        if name not in self._splits:
-            raise DataError(f"{self.root} has no split {name!r}.{near_matches(name, self._splits)}")
-        return self._splits[name]
 
 
 @dataclass

@@ -18,9 +18,10 @@ from clipalign.datasets.options import (
     Template,
     in_order,
     label_problem,
+    of_split,
     split_name,
 )
-from clipalign.errors import DataError, near_matches
+from clipalign.errors import DataError
 from clipalign.files import canonical_json, sha256_bytes
 
 __all__ = ["HuggingFace"]
@@ -85,10 +86,7 @@ class HuggingFace:
 
     def examples(self, split: str) -> Sequence[Example]:
         """The rows of a split, in their order."""
-        if split not in self._examples:
-            known = near_matches(split, self._examples)
-            raise DataError(f"{self.options.path} has no split {split!r}.{known}")
-        return self._examples[split]
+        return of_split(self._examples, split, self.options.path)
 
     def image(self, example: Example) -> Image.Image:
         """Read one image as upright RGB."""

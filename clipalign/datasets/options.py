@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Iterable, Mapping
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator
+
+from clipalign.errors import DataError, near_matches
 
 __all__ = [
     "DEFAULT_TEMPLATES",
@@ -13,8 +15,11 @@ __all__ = [
     "Template",
     "in_order",
     "label_problem",
+    "of_split",
     "split_name",
 ]
+
+T = TypeVar("T")
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 
@@ -40,6 +45,17 @@ def in_order(splits: Iterable[str]) -> tuple[str, ...]:
     """Splits as a training meets them: train, validation, test, then others by name."""
     known = list(dict.fromkeys(SPLIT_NAMES.values()))
     return tuple(sorted(splits, key=lambda s: (known.index(s) if s in known else len(known), s)))
+
+
+def of_split(by_split: Mapping[str, T], split: str, source: object) -> T:
+    """What a dataset has of a split.
+
+    Raises:
+        DataError: it has no such split; `source` says where.
+    """
+    if split not in by_split:
+        raise DataError(f"{source} has no split {split!r}.{near_matches(split, by_split)}")
+    return by_split[split]
 
 
 def _one_place(template: str) -> str:

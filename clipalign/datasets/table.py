@@ -22,10 +22,11 @@ from clipalign.datasets.options import (
     Template,
     in_order,
     label_problem,
+    of_split,
     split_name,
 )
 from clipalign.datasets.rows import Row, read_rows
-from clipalign.errors import DataError, near_matches
+from clipalign.errors import DataError
 from clipalign.files import canonical_json, sha256_bytes, sha256_file
 
 __all__ = ["Table"]
@@ -109,11 +110,7 @@ class Table:
 
     def examples(self, split: str) -> Sequence[Example]:
         """The rows of a split, in the table's order."""
-        if split not in self._examples:
-            raise DataError(
-                f"{self.path} has no split {split!r}.{near_matches(split, self._examples)}"
-            )
-        return self._examples[split]
+        return of_split(self._examples, split, self.path)
 
     def skipped(self, split: str) -> Sequence[tuple[str, str]]:
         """Rows of a split that were passed over, each with the reason."""

@@ -20,10 +20,11 @@ from clipalign.datasets.options import (
     Template,
     in_order,
     label_problem,
+    of_split,
     split_name,
 )
 from clipalign.datasets.shards import Member, Sample, read_at, samples
-from clipalign.errors import DataError, near_matches
+from clipalign.errors import DataError
 from clipalign.files import canonical_json, parse_json, read_regular, sha256_bytes
 
 __all__ = ["WebDataset"]
@@ -99,10 +100,7 @@ class WebDataset:
 
     def examples(self, split: str) -> Sequence[Example]:
         """The images of a split, shard by shard."""
-        if split not in self._examples:
-            known = near_matches(split, self._examples)
-            raise DataError(f"{self.options.path} has no split {split!r}.{known}")
-        return self._examples[split]
+        return of_split(self._examples, split, self.options.path)
 
     def skipped(self, split: str) -> Sequence[tuple[str, str]]:
         """Samples of a split that were passed over, each with the reason."""

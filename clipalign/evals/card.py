@@ -14,7 +14,7 @@ from clipalign.evals.results import MetricValue, SuiteResult, read_result
 from clipalign.files import atomic_write_text
 from clipalign.models.card import CARD_NAME, Card, is_own, render_card, table
 from clipalign.models.load_lines import load_lines
-from clipalign.models.spec import EMBEDDED, parse_model_spec
+from clipalign.models.spec import EMBEDDED, is_run, parse_model_spec
 from clipalign.plain_yaml import read_yaml_mapping
 from clipalign.tasks.manifest import MANIFEST, read_manifest
 
@@ -47,8 +47,8 @@ def card_of(
     """
     spec = parse_model_spec(model)
     folder = spec.path if spec.kind == "directory" else None
-    if folder and folder.name == "model" and (folder.parent / "config.yaml").is_file():
-        card, results = run_card(folder.parent), results or folder.parent / "results"
+    if spec.run:
+        card, results = run_card(spec.run), results or spec.run / "results"
     elif folder and (folder / _TRANSFORM).is_file():
         card = _transformed(folder)
     else:
@@ -127,7 +127,7 @@ def _transformed(folder: Path) -> Card:
         if isinstance(value, str | int | float) and "/" not in str(value):
             facts[name] = value
     data: dict[str, str] = {}
-    if (Path(source) / "config.yaml").is_file():
+    if is_run(Path(source)):
         data = _data(Path(source))
     base = public(str(made.get("model", source)))
     return Card(

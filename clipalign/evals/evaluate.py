@@ -27,7 +27,7 @@ from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.training.distributed import join
 from clipalign.training.rundir import RunDirectory
 
-__all__ = ["evaluate", "evaluate_run", "result_path", "run_of"]
+__all__ = ["evaluate", "evaluate_run", "result_path"]
 
 REFERENCE = "reference"
 """What `against` is called for the model that a run started from."""
@@ -94,8 +94,8 @@ def evaluate(
     spec = model.spec if isinstance(model, LoadedModel) else parse_model_spec(model)
     if against == REFERENCE:
         against = _reference_of(spec)
-    run = run_of(spec)
-    if output is None and run:
+    run = spec.run
+    if output is None and run is not None:
         output = run / "results"
     tested = _loaded(model, device)
     reference = None if against is None else _loaded(against, device)
@@ -197,12 +197,6 @@ def result_path(output: str | Path, result: SuiteResult) -> Path:
     return Path(output) / ("-".join(re.sub(r"[^\w.-]+", "_", part) for part in parts) + ".json")
 
 
-def run_of(spec: ModelSpec) -> Path | None:
-    """The run directory that a model spec names, by itself or by its model/."""
-    run = spec.path.parent if spec.kind == "directory" and spec.path else None
-    return run if run and (run / "config.yaml").is_file() else None
-
-
 def default_splits(dataset: Dataset) -> list[str]:
     """The splits to evaluate where none is named: tests, else all but train, else all."""
     splits = list(dataset.splits())
@@ -248,7 +242,7 @@ def _work(
 
 def _reference_of(model: ModelSpec) -> str:
     """The spec of the model that a run started from."""
-    run = run_of(model)
+    run = model.run
     if run is None:
         raise RunError(
             f"{model} is not a run, so it has no reference. Name the model to compare it with, "

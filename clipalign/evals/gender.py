@@ -11,7 +11,6 @@ import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from clipalign.datasets.emoji_people import EmojiPeople, share_of_women
-from clipalign.errors import ConfigError
 from clipalign.evals.base import EvalContext, Outcome, SuiteOptions
 from clipalign.evals.collector import Collector
 from clipalign.evals.examples import image_set, readable, unreadable_rows
@@ -20,6 +19,7 @@ from clipalign.evals.grouped import Grouped, Prompts, Seen
 from clipalign.evals.retained import add_distance
 from clipalign.evals.scoring import Distance, Encodings, distance
 from clipalign.tasks.concepts.file import load_concept
+from clipalign.tasks.concepts.option import ConceptSpec
 
 __all__ = ["GenderSuite"]
 
@@ -42,7 +42,7 @@ class GenderSuite:
     class Options(SuiteOptions):
         """What is asked, and how a search is judged."""
 
-        concept: str = Field(
+        concept: ConceptSpec = Field(
             "gender", description="A concept file (YAML); gender for the one that ships."
         )
         queries: tuple[str, ...] | None = Field(
@@ -62,15 +62,6 @@ class GenderSuite:
             ge=100,
             description="Resamples of the other intervals: all queries, searched again.",
         )
-
-        @field_validator("concept")
-        @classmethod
-        def _sound(cls, spec: str) -> str:
-            try:
-                load_concept(spec)
-            except ConfigError as error:
-                raise ValueError(str(error).replace("\n", "\n  ")) from None
-            return spec
 
         @field_validator("queries")
         @classmethod

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipalign.errors import DataError
-from clipalign.evals.attacked import Attacked, Judged
+from clipalign.evals.attacked import Judged
 from clipalign.evals.base import EvalContext, Outcome
 from clipalign.evals.collector import Collector
-from clipalign.evals.examples import readable, unreadable_rows
 from clipalign.evals.metrics import attacked_rows
-from clipalign.evals.scoring import Encodings, score
 from clipalign.evals.typographic import TypographicSuite
 from clipalign.models.linear_map import LinearMap
 
@@ -124,15 +121,10 @@ class ReadingSuite(TypographicSuite):
         Raises:
             DataError: as for `typographic`.
         """
-        plan = self.plan(context.dataset, context.split, context.seed)
-        template = self.options.template or context.dataset.templates[0]
-        texts = context.encode_texts([template.format(name) for name in plan.classnames])[0]
-        encoded = context.encode_images(plan.images())
-        items, _ = readable(plan.examples, encoded)
-        images = Attacked.of(plan, items)
+        looked = self.look(context)
+        images, encodings = looked.images, looked.encodings[0]
         rows = attacked_rows(images.written, images.true)
-        features = encoded.features[0][items].flatten(0, 1)
-        return features[rows], texts, images.true[rows], images.written[rows]
+        return encodings.images[rows], encodings.texts, images.true[rows], images.written[rows]
 
     def run(self, context: EvalContext) -> Outcome:
         """Score the attacked images of one split.
@@ -140,20 +132,9 @@ class ReadingSuite(TypographicSuite):
         Raises:
             DataError: as for `typographic`, or no image has a wrong word on it.
         """
-        plan = self.plan(context.dataset, context.split, context.seed)
-        template = self.options.template or context.dataset.templates[0]
-        texts = context.encode_classes(template, plan.classnames)
-        encoded = context.encode_images(plan.images())
-        items, unread = readable(plan.examples, encoded)
-        images = Attacked.of(plan, items)
-        scores = [
-            score(
-                Encodings(model, features[items].flatten(0, 1), text), images.true, images.written
-            )
-            for model, features, text in zip(context.models, encoded.features, texts, strict=True)
-        ]
-        judged = Judged(images, scores, None)
-        rows = attacked_rows(images.written, images.true)
+        looked = self.look(context)
+        judged = Judged(looked.images, looked.scores(), None)
+        rows = attacked_rows(looked.images.written, looked.images.true)
         if not rows.any():
             raise DataError(
                 f"No image in the split {context.split!r} of {context.dataset.name} has a wrong "
@@ -161,18 +142,7 @@ class ReadingSuite(TypographicSuite):
             )
         into = Collector(self.options.resamples, context.seed)
         _add(into, judged, rows)
-        result = context.result(
-            self,
-            int(rows.sum()),
-            options=self.options.model_dump(mode="json")
-            | {"template": template, "fonts": plan.fonts},
-            templates=[template],
-            classnames=list(plan.classnames),
-            metrics=into.metrics,
-            comparisons=into.comparisons,
-            warnings=[*plan.warnings, *unread],
-        )
-        return result, chain(_rows(judged, rows), unreadable_rows(plan.examples, encoded))
+        return self.outcome(context, looked, int(rows.sum()), into, _rows(judged, rows))
 
 
 def _add(into: Collector, judged: Judged, rows: Bools) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
 
@@ -14,11 +16,38 @@ from clipalign.evals.attack_metrics import attack_metrics
 from clipalign.evals.attacked import Attacked, Judged
 from clipalign.evals.attacks import AttackPlan, drawn_plan, photographed_plan
 from clipalign.evals.base import EvalContext, Outcome, SuiteOptions
+from clipalign.evals.collector import Collector
 from clipalign.evals.examples import readable, unreadable_rows
-from clipalign.evals.scoring import Encodings, distance, score
+from clipalign.evals.features import Encoded
+from clipalign.evals.scoring import Encodings, Scores, distance, score
 from clipalign.tasks.rendering import STYLES, Style
 
-__all__ = ["TypographicSuite"]
+__all__ = ["Looked", "TypographicSuite"]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """The images of a split as the models see them.
+
+    Attributes:
+        images: M, those that could be read.
+        encodings: of these and of the class prompts, one for each model.
+        template: of the prompts.
+        encoded: all images, read or not.
+        readable: examples that could be read.
+        warnings: of those that could not.
+    """
+
+    images: Attacked
+    encodings: Sequence[Encodings]
+    template: str
+    encoded: Encoded
+    readable: int
+    warnings: Sequence[str]
+
+    def scores(self) -> list[Scores]:
+        """What each model makes of the M images."""
+        return [score(e, self.images.true, self.images.written) for e in self.encodings]
 
 
 class TypographicSuite:
@@ -72,35 +101,68 @@ class TypographicSuite:
             DataError: the split has no labelled image that can be read, fewer than two classes, or
                 a label that is none of its classes.
         """
+        looked = self.look(context)
+        images, encodings = looked.images, looked.encodings
+        moved = None
+        if len(encodings) > 1 and images.is_clean.any():
+            moved = distance(*(e.of(np.flatnonzero(images.is_clean)) for e in encodings))
+        judged = Judged(images, looked.scores(), moved)
+        collected = attack_metrics(judged, self.options.resamples, context.seed)
+        return self.outcome(
+            context, looked, looked.readable, collected, judged.rows(), judged.per_class()
+        )
+
+    def look(self, context: EvalContext) -> Looked:
+        """Encode the images that are scored and the class prompts.
+
+        Raises:
+            DataError: as for `run`.
+        """
         plan = self.plan(context.dataset, context.split, context.seed)
         template = self.options.template or context.dataset.templates[0]
         texts = context.encode_classes(template, plan.classnames)
         encoded = context.encode_images(plan.images())
-        rows, warnings = readable(plan.examples, encoded)
-        images = Attacked.of(plan, rows)
+        items, warnings = readable(plan.examples, encoded)
         encodings = [
-            Encodings(model, features[rows].flatten(0, 1), text)
+            Encodings(model, features[items].flatten(0, 1), text)
             for model, features, text in zip(context.models, encoded.features, texts, strict=True)
         ]
-        moved = None
-        if len(encodings) > 1 and images.is_clean.any():
-            moved = distance(*(e.of(np.flatnonzero(images.is_clean)) for e in encodings))
-        scores = [score(e, images.true, images.written) for e in encodings]
-        judged = Judged(images, scores, moved)
-        collected = attack_metrics(judged, self.options.resamples, context.seed)
+        images = Attacked.of(plan, items)
+        return Looked(images, encodings, template, encoded, len(items), warnings)
+
+    def outcome(
+        self,
+        context: EvalContext,
+        looked: Looked,
+        n: int,
+        collected: Collector,
+        rows: Iterable[Mapping[str, Any]],
+        per_class: Mapping[str, Mapping[str, float | int]] | None = None,
+    ) -> Outcome:
+        """The result of what was collected, and its rows, those of unreadable images last.
+
+        Args:
+            context: see `run`.
+            looked: what was scored.
+            n: images that the numbers are of.
+            collected: the numbers.
+            rows: one an image.
+            per_class: numbers of each class, where there are any.
+        """
+        plan, template = looked.images.plan, looked.template
         result = context.result(
             self,
-            len(rows),
+            n,
             options=self.options.model_dump(mode="json")
             | {"template": template, "fonts": plan.fonts},
             templates=[template],
             classnames=list(plan.classnames),
             metrics=collected.metrics,
             comparisons=collected.comparisons,
-            per_class=judged.per_class(),
-            warnings=[*plan.warnings, *warnings],
+            per_class=per_class or {},
+            warnings=[*plan.warnings, *looked.warnings],
         )
-        return result, chain(judged.rows(), unreadable_rows(plan.examples, encoded))
+        return result, chain(rows, unreadable_rows(plan.examples, looked.encoded))
 
     def plan(self, dataset: Dataset, split: str, seed: int) -> AttackPlan:
         """The images that are scored: those of the data itself, or those that are drawn.

@@ -19,7 +19,7 @@ from clipalign.files import canonical_json, storage_errors, write_sums
 from clipalign.models.card import CARD_NAME, Card, render_card
 from clipalign.models.load_lines import load_lines
 from clipalign.models.loaded import LoadedModel
-from clipalign.models.spec import CONFIG_NAME, WEIGHTS_NAME
+from clipalign.models.spec import CONFIG_NAME, WEIGHTS_NAME, run_around
 from clipalign.staging import staged
 
 __all__ = ["card_text", "export_model", "new_directory"]
@@ -80,8 +80,7 @@ def export_model(
 def card_text(model: LoadedModel, card: Card | None, form: str, target: Path) -> str:
     """README.md of a model that is written to `target`; see clipalign/models/card.py."""
     if card is None:
-        run = target.name == "model" and (target.parent / "config.yaml").is_file()
-        title = target.parent.name if run else target.name
+        title = (run_around(target) or target).name
         local = model.spec.path is not None and model.spec.kind != "embedded"
         base = model.name if local else str(model.spec)
         card = Card(title, base, f"Made from {base} by clipalign.")

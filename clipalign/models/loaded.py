@@ -124,11 +124,6 @@ class LoadedModel:
         """Standard deviation of the RGB channels, on the scale 0 to 1."""
         return tuple(self.preprocess.std.flatten().tolist())
 
-    @property
-    def resize_mode(self) -> str:
-        """How an image of another shape is brought to size: shortest, longest or squash."""
-        return str(self.config["preprocess_cfg"]["resize_mode"])
-
     @cached_property
     def sha256(self) -> str:
         """Hash of all weights by name, shape, type and bytes, whatever their order in a file.

@@ -41,8 +41,10 @@ __all__ = [
     "WEIGHTS_NAME",
     "ModelSpec",
     "check_archive",
+    "is_run",
     "matching_architecture",
     "parse_model_spec",
+    "run_around",
 ]
 
 EMBEDDED = "emoji-tiny"
@@ -82,6 +84,21 @@ class ModelSpec:
     def __str__(self) -> str:
         """The spec as it was given."""
         return self.text
+
+    @property
+    def run(self) -> Path | None:
+        """The run directory that is named, by itself or by its model/; None where none is."""
+        return run_around(self.path) if self.kind == "directory" and self.path else None
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a directory is that of a run, finished or not."""
+    return (directory / "config.yaml").is_file()
+
+
+def run_around(directory: Path) -> Path | None:
+    """The run whose model/ a directory is; None where it is no run's."""
+    return directory.parent if directory.name == "model" and is_run(directory.parent) else None
 
 
 def parse_model_spec(spec: str | os.PathLike[str]) -> ModelSpec:
@@ -178,12 +195,11 @@ def _directory(text: str, path: str) -> ModelSpec:
     """A directory that open_clip can read, or a run that holds one."""
     directory = Path(os.path.abspath(path))
     if (directory / CONFIG_NAME).is_file():
-        in_run = directory.name == "model" and (directory.parent / "config.yaml").is_file()
-        name = directory.parent.name if in_run else directory.name
+        name = (run_around(directory) or directory).name
         return ModelSpec(text, "directory", name, path=directory)
     if (directory / "model" / CONFIG_NAME).is_file():
         return ModelSpec(text, "directory", directory.name, path=directory / "model")
-    if (directory / "config.yaml").is_file():
+    if is_run(directory):
         raise ModelError(
             f"The run {path} has no model yet: it did not finish. "
             f"Continue it with: clipalign train --resume {path}"

@@ -65,7 +65,8 @@ class Gallery:
         title: the source's name.
         concept, values: such as "gender" and ("woman", "man").
         k: places shown.
-        stops: labels of the stops, such as "t = 0.40"; ts are their t, empty without a scan.
+        stops: labels of the S stops, such as "t = 0.40".
+        ts: their t; empty without a scan.
         start: the stop that is shown first.
         queries: Q.
         top: [S][Q][k] index of a picture.

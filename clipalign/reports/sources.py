@@ -15,6 +15,7 @@ from typing import Any
 from clipalign.errors import DataError, RunError, UsageError, near_matches
 from clipalign.evals.results import SuiteResult, read_result, read_rows
 from clipalign.files import parse_json, read_regular
+from clipalign.models.spec import is_run
 from clipalign.plain_yaml import read_yaml_mapping
 from clipalign.training.rundir import RunDirectory
 from clipalign.transforms.scan_files import KEPT
@@ -128,14 +129,14 @@ def _source(path: Path) -> Source:
         near = [str(p) for p in path.parent.glob("*")] if path.parent.is_dir() else []
         raise UsageError(f"There is no {path}.{near_matches(str(path), near) if near else ''}")
     scan = path / KEPT if path.is_dir() else path
-    if scan.name == KEPT and scan.is_file() and not _is_run(path):
+    if scan.name == KEPT and scan.is_file() and not is_run(path):
         return Source(_name(scan.parent), path, scan=_scan(scan))
     if path.is_file():
         folder = path.parent
         run = folder.parent if folder.name == "results" else folder
-        name = _name(run) if _is_run(run) else path.stem
+        name = _name(run) if is_run(run) else path.stem
         return Source(name, path, _run(run), (Measured(path, _read(path)),))
-    if _is_run(path):
+    if is_run(path):
         return _of_run(path)
     results = _results(path)
     if not results:
@@ -167,12 +168,8 @@ def _read(path: Path) -> SuiteResult:
     return read_result(path, check_rows=False)
 
 
-def _is_run(path: Path) -> bool:
-    return (path / "config.yaml").is_file()
-
-
 def _run(path: Path) -> RunDirectory | None:
-    return RunDirectory(path) if _is_run(path) else None
+    return RunDirectory(path) if is_run(path) else None
 
 
 def _scan(path: Path) -> Mapping[str, Any]:

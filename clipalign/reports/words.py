@@ -1,4 +1,4 @@
-"""How a number of a result is written, the same in the terminal and on the page."""
+"""How a number of a result is written: the same in every table and on the page."""
 
 from __future__ import annotations
 

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from clipalign.datasets.base import Dataset, Example
 from clipalign.datasets.locate import load_dataset
-from clipalign.errors import ConfigError, DataError
+from clipalign.errors import DataError
 from clipalign.files import sha256_bytes
 from clipalign.tasks.base import COUNTERPART, SHOWS, Candidates, PreparedRow
 from clipalign.tasks.concepts import file as concept_file
 from clipalign.tasks.concepts.file import concept_path, load_concept
+from clipalign.tasks.concepts.option import ConceptSpec
 from clipalign.tasks.concepts.source import ConceptSource
 
 __all__ = ["ConceptTask", "GenderTask"]
@@ -53,7 +54,9 @@ class ConceptTask:
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
-        concept: str = Field(description="A concept file (YAML), or one that ships: gender.")
+        concept: ConceptSpec = Field(
+            description="A concept file (YAML), or one that ships: gender."
+        )
         attribute: str | None = Field(
             None, description="Column of the value; null for the concept's, label for the class."
         )
@@ -86,15 +89,6 @@ class ConceptTask:
         keep_share: float = Field(
             0.5, gt=0, lt=1, description="Its share of the images that the regulariser sees."
         )
-
-        @field_validator("concept")
-        @classmethod
-        def _readable(cls, spec: str) -> str:
-            try:
-                load_concept(spec)
-            except ConfigError as error:
-                raise ValueError(str(error).replace("\n", "\n  ")) from None
-            return spec
 
     def __init__(self, **options: Any) -> None:
         self.options = self.Options(**options)
@@ -210,6 +204,6 @@ class GenderTask(ConceptTask):
     class Options(ConceptTask.Options):
         """Options of the task."""
 
-        concept: str = Field(
+        concept: ConceptSpec = Field(
             "gender", description="A concept file (YAML); gender for the one that ships."
         )

@@ -106,14 +106,14 @@ class InputLoader:
             whole = reference is not None and (trunk is None or activations is not None)
             if not all(self.world.gather_objects(whole)):
                 reference = activations = None
-            if (self.part.weight is None and activations is None) or reference is None:
+            if (not self.part.uses_cached_features and activations is None) or reference is None:
                 pixels = self._pixels(stream, split)
             if reference is None:
                 if trunk is not None:
                     self._check(trunk, pixels)
                 reference, activations = self._computed(split, pixels, wanted, trunk)
         inputs: Pixels = reference
-        if self.part.weight is None:
+        if not self.part.uses_cached_features:
             inputs = pixels if activations is None else activations
         return Data(stream, reference, inputs)
 

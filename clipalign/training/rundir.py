@@ -40,6 +40,7 @@ from clipalign.files import (
     storage_errors,
     write_sums,
 )
+from clipalign.models.spec import is_run
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class RunDirectory:
             RunError: `path` is not a run directory.
             ConfigError: its configuration does not validate.
         """
-        if not (path / "config.yaml").is_file():
+        if not is_run(path):
             raise RunError(
                 f"{path} is not a run directory: it has no config.yaml. "
                 "`clipalign runs list` shows the runs that there are."
@@ -258,7 +259,7 @@ def _refuse_taken(path: Path) -> None:
     advice = f"go on with `clipalign train --resume {path}`, or c"
     raise RunError(
         f"{path} already holds "
-        + (f"a run: {advice}hoose" if (path / "config.yaml").exists() else "files: choose")
+        + (f"a run: {advice}hoose" if is_run(path) else "files: choose")
         + " another --output."
     )
 
@@ -271,8 +272,6 @@ def _is_torn(entry: Path) -> bool:
 def newest_run(root: Path = Path("runs")) -> Path | None:
     """The finished run below `root` that was finished last; None when there is none."""
     found = [
-        config
-        for config in root.glob("*/model/open_clip_config.json")
-        if (config.parents[1] / "config.yaml").is_file()
+        config for config in root.glob("*/model/open_clip_config.json") if is_run(config.parents[1])
     ]
     return max(found, key=lambda p: p.stat().st_mtime_ns).parents[1] if found else None

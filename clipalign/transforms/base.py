@@ -37,7 +37,7 @@ from clipalign.models.loaded import LoadedModel
 from clipalign.plugins import registry
 from clipalign.transforms.context import FitContext
 
-__all__ = ["Fitter", "Transform", "TransformOptions", "load_transform"]
+__all__ = ["FittedTransform", "Fitter", "Transform", "TransformOptions", "load_transform"]
 
 _KEY = "transform"
 
@@ -116,6 +116,30 @@ class Transform(ABC):
         metadata = {_KEY: json.dumps(about, sort_keys=True)}
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.tensors().items()}
         atomic_write_bytes(path, save(tensors, metadata))
+
+
+class FittedTransform(Transform):
+    """A transform that belongs to the weights that it was fitted to, and refuses any others.
+
+    Attributes:
+        what: was fitted, in a word.
+        model_sha256: of those weights.
+    """
+
+    what: ClassVar[str]
+    model_sha256: str
+
+    def check(self, model: LoadedModel) -> None:
+        """Refuse a model that it was not fitted to.
+
+        Raises:
+            ModelError: naming both.
+        """
+        if model.sha256 != self.model_sha256:
+            raise ModelError(
+                f"The {self.what} was fitted to the model {self.model_sha256[:12]}…, and "
+                f"{model.spec} is {model.sha256[:12]}…. Fit it again."
+            )
 
 
 class Fitter(Protocol):

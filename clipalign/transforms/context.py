@@ -14,7 +14,7 @@ from clipalign.datasets.locate import load_dataset
 from clipalign.errors import UsageError
 from clipalign.models.load import default_device, load_model
 from clipalign.models.loaded import LoadedModel
-from clipalign.models.spec import parse_model_spec
+from clipalign.models.spec import is_run, parse_model_spec
 from clipalign.options import component
 from clipalign.plugins import registry
 from clipalign.progress import Reporter, Silent
@@ -69,7 +69,7 @@ class FitContext:
             ModelError: it names no model.
         """
         text = str(path)
-        if (Path(text) / "config.yaml").is_file():
+        if is_run(Path(text)):
             run, config = RunDirectory.open(Path(text))
             return cls(text, run, config, **fields)
         parse_model_spec(text)

@@ -11,6 +11,7 @@ from torch import Tensor
 from clipalign.errors import ModelError, RunError, UsageError
 from clipalign.models.linear_map import LinearMap
 from clipalign.models.loaded import LoadedModel
+from clipalign.models.spec import is_run
 from clipalign.training.rundir import RunDirectory
 from clipalign.transforms.context import FitContext
 from clipalign.transforms.spectrum import EPS
@@ -91,7 +92,7 @@ def check_head_run(context: FitContext) -> RunDirectory:
     if run is None or config is None:
         parent = Path(context.path).parent
         advice = "Name the run that trained one."
-        if (parent / "config.yaml").is_file():
+        if is_run(parent):
             advice = f"W is folded into it already: name the run, {parent}."
         raise UsageError(f"{context.path} is not a run with a linear map to turn. {advice}")
     if config.trainable != "head":

@@ -20,17 +20,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from clipalign.errors import DataError, ModelError
+from clipalign.errors import DataError
 from clipalign.models.linear_map import TowerMap, fold_towers
 from clipalign.models.loaded import LoadedModel
-from clipalign.transforms.base import Transform, TransformOptions
+from clipalign.transforms.base import FittedTransform, Transform, TransformOptions
 from clipalign.transforms.context import FitContext
 
 __all__ = ["Project", "Projection", "calibrated", "orthogonal_projection"]
 
 
 @dataclass(frozen=True, eq=False)
-class Projection(Transform):
+class Projection(FittedTransform):
     """A matrix on the text features.
 
     Attributes:
@@ -41,23 +41,12 @@ class Projection(Transform):
     """
 
     name: ClassVar[str] = "project"
+    what: ClassVar[str] = "projection"
 
     matrix: Tensor
     prompts: tuple[str, ...]
     calibration: float
     model_sha256: str
-
-    def check(self, model: LoadedModel) -> None:
-        """Refuse a model that P was not fitted to.
-
-        Raises:
-            ModelError: naming both.
-        """
-        if model.sha256 != self.model_sha256:
-            raise ModelError(
-                f"The projection was fitted to the model {self.model_sha256[:12]}…, and "
-                f"{model.spec} is {model.sha256[:12]}…. Fit it again."
-            )
 
     def apply(self, model: LoadedModel) -> LoadedModel:
         """The model with P in its text projection; its image tower is the same bit for bit.

@@ -86,7 +86,7 @@ def transform(
 
     Args:
         run: a run directory. `project`, `interpolate` with `against`, and most packages' take any
-            model spec.
+            model spec. Or what `open_context` gave, which knows the next three already.
         method: registered name: power, interpolate, project or a package's.
         output: directory to make; None for models/<run>-<what was done>.
         task: concept task whose captions are used; None for the run's own.
@@ -115,17 +115,13 @@ def transform(
         lines = "\n".join(f"  {line.lstrip('.')}" for line in problems)
         raise UsageError(f"The transform {method!r} cannot use these options:\n{lines}")
     fitter: Fitter = component("transforms", method, **options)
-    context = (
-        run
-        if isinstance(run, FitContext)
-        else open_context(
-            run,
-            task=task,
-            dataset=dataset,
-            dataset_options=dataset_options or {},
-            device=device,
-            reporter=say,
-        )
+    context = open_context(
+        run,
+        task=task,
+        dataset=dataset,
+        dataset_options=dataset_options or {},
+        device=device,
+        reporter=say,
     )
     earlier = _earlier(context, fitter)
     if output is not None:
@@ -212,18 +208,14 @@ def scan(
     values = parse_scan(ts) if isinstance(ts, str) else [float(t) for t in ts]
     if not values:
         raise UsageError("The scan holds no value of t.")
-    context = (
-        run
-        if isinstance(run, FitContext)
-        else open_context(
-            run,
-            task=task,
-            dataset=dataset,
-            dataset_options=dataset_options or {},
-            split=split,
-            device=device,
-            reporter=say,
-        )
+    context = open_context(
+        run,
+        task=task,
+        dataset=dataset,
+        dataset_options=dataset_options or {},
+        split=split,
+        device=device,
+        reporter=say,
     )
     found: Scan | ReadingScan
     if isinstance(context.subject, Typographic):
@@ -240,14 +232,14 @@ def scan(
     return found
 
 
-def open_context(run: str | Path, **fields: Any) -> FitContext:
+def open_context(run: str | Path | FitContext, **fields: Any) -> FitContext:
     """Look at a run or a model spec, for `transform` and `scan` to share what is loaded.
 
     Args:
-        run: see `transform`.
+        run: see `transform`; what is open already is given back as it is.
         **fields: task, dataset, dataset_options, split, device, reporter; see `FitContext`.
     """
-    return FitContext.open(run, **fields)
+    return run if isinstance(run, FitContext) else FitContext.open(run, **fields)
 
 
 def default_name(context: FitContext) -> str:

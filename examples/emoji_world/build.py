@@ -39,7 +39,6 @@ UNSEEN_STYLE = "emojitwo"
 PRETRAINING_STYLES = ("noto-v1", "fxemoji")  # older art of fewer emoji, for pretraining alone
 ICONS = {"emojitwo": "emojione", "noto-v1": "noto-v1", "fxemoji": "fxemoji"}
 TONES = ("default", "light", "medium-light", "medium", "medium-dark", "dark")
-TONE_CODES = {1: "1F3FB", 2: "1F3FC", 3: "1F3FD", 4: "1F3FE", 5: "1F3FF"}
 # One-word names of scenes, parts, adjectives, signs, and of things that few people could name.
 NOT_EVERYDAY = frozenset(
     """

@@ -62,10 +62,9 @@ def test_prepare_takes_a_known_dataset(command, pets, tmp_path):
     assert row["chosen"] == "a photo of a Abyssinian, a type of pet."
 
 
-def test_eval_takes_a_known_dataset(pets, tmp_path, monkeypatch):
+def test_eval_takes_a_known_dataset(pets, own_cache):
     import clipalign
 
-    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
     (result,) = clipalign.evaluate(dataset=f"oxford-pets:{pets}")
     assert result.dataset.name == "oxford-pets"
     assert result.dataset.n == 6

@@ -89,10 +89,9 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_short_form_walks_all_the_way_and_the_second_walk_is_short(
-    tmp_path, monkeypatch, capsys
+    tmp_path, monkeypatch, capsys, own_cache
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
     assert run(["demo", "--fast", "--json", "--quiet"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["report"] == "demo-fast/report.html"

@@ -56,9 +56,8 @@ def test_with_json_what_goes_wrong_is_one_document_too(name, capsys):
 
 
 @pytest.mark.parametrize("arguments", ON_NOTHING, ids=" ".join)
-def test_with_json_its_result_is_one_document(arguments, tmp_path, monkeypatch, capsys):
+def test_with_json_its_result_is_one_document(arguments, tmp_path, monkeypatch, capsys, own_cache):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
     assert run([*arguments, "--json"]) == 0
     printed = capsys.readouterr()
     json.loads(printed.out)
@@ -66,10 +65,10 @@ def test_with_json_its_result_is_one_document(arguments, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("arguments", ON_NOTHING[:6], ids=" ".join)
-def test_quiet_leaves_the_result(arguments, tmp_path, monkeypatch, capsys):
+def test_quiet_leaves_the_result_alone(arguments, tmp_path, monkeypatch, capsys, own_cache):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
+    assert run(arguments) == 0
+    result = capsys.readouterr().out
     assert run([*arguments, "--quiet"]) == 0
-    printed = capsys.readouterr()
-    assert printed.out
-    assert printed.err == ""
+    assert capsys.readouterr() == (result, "")
+    assert result

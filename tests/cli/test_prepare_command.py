@@ -39,7 +39,7 @@ def test_a_folder_becomes_a_set_and_the_next_command_is_named(prepare, photos, t
     done = prepare("typographic", "--dataset", photos, "-o", "prefs", "--workers", "1")
     assert done.returncode == 0
     assert "train  10      9            1" in done.stdout
-    assert "cat/broken.png: damaged or truncated" in done.stdout or "not an image" in done.stdout
+    assert "cat/broken.png: not an image" in done.stdout
     assert "Set:     prefs" in done.stdout
     assert "Preview: prefs/preview.png" in done.stdout
     assert "clipalign train --data prefs" in done.stdout

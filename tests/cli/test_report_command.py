@@ -44,10 +44,9 @@ def test_json_is_all_that_is_printed(finished, capsys):
     assert (document["plots"], document["problems"]) == ([], [])
 
 
-def test_it_shows_what_eval_measured_on_a_folder(finished, capsys, tmp_path, monkeypatch):
+def test_it_shows_what_eval_measured_on_a_folder(finished, capsys, tmp_path, own_cache):
     from clipalign import evaluate
 
-    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
     for name, colour in (("leaf", "green"), ("ocean", "blue")):
         (tmp_path / "photos" / name).mkdir(parents=True)
         Image.new("RGB", (80, 64), colour).save(tmp_path / "photos" / name / "0.png")

@@ -211,6 +211,7 @@ class TestRemoval:
         Path("project").mkdir()
         os.symlink(Path("runs/a/config.yaml").resolve(), "project/config.yaml")
         self.refused(capsys, "project is not a run directory", "project")
+        assert Path("project/config.yaml").is_symlink()
 
     def test_a_file_that_no_run_writes_is_kept_unless_forced(self, runs, capsys):
         Path("runs/a/thesis.tex").write_text("years of work")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,6 @@ def made_up_result(
         **changes,
     }
     return write_result(path, SuiteResult(**fields), rows)
-
-
-@pytest.fixture
-def make_result() -> Callable[..., SuiteResult]:
-    return made_up_result
 
 
 @pytest.fixture

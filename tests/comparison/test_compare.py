@@ -13,15 +13,9 @@ import pytest
 
 from clipalign.cli.app import run as run_command
 from clipalign.errors import Interrupted, RunError
+from tests.conftest import Notes
 
-pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CLIPALIGN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("module_cache")]
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +120,10 @@ def test_a_second_call_makes_nothing_again(made: Any, tiny: str) -> None:
 
 
 def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
-    made: Any, tiny: str, tmp_path: Path
+    made: Any,
+    tiny: str,
+    tmp_path: Path,
+    notes: Notes,
 ) -> None:
     import clipalign
 
@@ -140,21 +137,10 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
     document = json.loads(record.read_text())
     del document["sha256"]  # as an earlier version wrote it
     record.write_text(json.dumps({**document, "state": "started", "results": {}}))
-    heard: list[str] = []
-
-    class Hears:
-        def note(self, text: str) -> None:
-            heard.append(text)
-
-        def progress(self, label: str, total: int | None = None) -> Any:
-            from clipalign.progress import Silent
-
-            return Silent().progress(label, total)
-
     content = recipe(tiny)
     del content["methods"]["broken"], content["methods"]["of broken"]
-    result = clipalign.compare(content, output=output, reporter=Hears())
-    assert "Going on from step 2 of 3." in heard
+    result = clipalign.compare(content, output=output, reporter=notes)
+    assert "Going on from step 2 of 3." in notes.lines
     assert (run / "model" / "open_clip_model.safetensors").read_bytes() == weights
     assert not result.failed
     assert [p.evaluation for p in result.summary.panels] == ["typographic"]

@@ -320,25 +320,20 @@ def test_a_check_counts_and_names_what_is_wrong(tmp_path):
     assert check_dataset(data, Silent(), decode=False).splits["test"].unusable == 0
 
 
-def test_nothing_is_downloaded_unasked_and_it_is_said_before(tmp_path, monkeypatch):
-    said, asked = [], []
-
-    class Reporter(Silent):
-        def note(self, text):
-            said.append(text)
+def test_nothing_is_downloaded_unasked_and_it_is_said_before(tmp_path, monkeypatch, notes):
+    asked = []
 
     def pets(root, download):
-        assert said
+        assert "CC BY-SA 4.0" in notes.lines[0]
         asked.append((root, download))
         raise RuntimeError("no route to host")
 
     monkeypatch.setattr("torchvision.datasets.OxfordIIITPet", pets)
     with pytest.raises(DataError, match=r"could not be downloaded: no route.*by hand"):
-        download(catalogue()["oxford-pets"], tmp_path / "pets", Reporter())
+        download(catalogue()["oxford-pets"], tmp_path / "pets", notes)
     assert asked == [(str(tmp_path / "pets"), True)]
-    assert "CC BY-SA 4.0" in said[0]
     with pytest.raises(DataError, match=r"ImageNet .* cannot be downloaded by clipalign"):
-        download(catalogue()["imagenet"], tmp_path, Reporter())
+        download(catalogue()["imagenet"], tmp_path, notes)
 
 
 def test_names_are_words():

@@ -130,11 +130,9 @@ def painted_words(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def cache_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache_root(own_cache: Path) -> Path:
     """The cache of each test is its own."""
-    root = tmp_path / "cache"
-    monkeypatch.setenv("CLIPALIGN_CACHE", str(root))
-    return root
+    return own_cache
 
 
 @pytest.fixture(scope="session")

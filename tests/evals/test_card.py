@@ -93,7 +93,8 @@ def test_a_run_brings_its_card_with_its_data(run):
 
 
 def test_what_a_real_run_holds_may_be_removed_with_it(run):
-    assert check_removal(run[0]).bytes > 0
+    files = [path for path in run[0].rglob("*") if path.is_file()]
+    assert check_removal(run[0]).bytes == sum(path.stat().st_size for path in files)
 
 
 def test_results_come_with_intervals_costs_and_bias(run):

@@ -56,6 +56,16 @@ def test_the_model_within_a_run_is_the_run(run, shapes):
     assert (run / "results" / "typographic-shapes-test.json").is_file()
 
 
+def test_another_model_in_the_folder_of_a_run_is_not_the_run(run, small_models, shapes):
+    """Its numbers would stand as the run's, in the place of those that are."""
+    (run / "half").symlink_to(small_models[0])
+    (result,) = evaluate(run / "half", dataset=shapes(1), suite_options=FAST)
+    assert result.model.name == "half"
+    assert not (run / "results").exists()
+    with pytest.raises(RunError, match="half is not a run, so it has no reference"):
+        evaluate(run / "half", against="reference", dataset=shapes(1), suite_options=FAST)
+
+
 def test_the_same_seed_gives_the_same_bytes_with_and_without_the_cache(
     run, small_models, shapes, tmp_path
 ):

@@ -196,17 +196,11 @@ def test_without_the_cache_nothing_is_written(eyes, cache_root):
     assert not cache_root.exists()
 
 
-def test_a_cache_that_cannot_be_written_costs_a_warning_and_no_number(eyes, cache_root):
+def test_a_cache_that_cannot_be_written_costs_a_warning_and_no_number(eyes, cache_root, notes):
     cache_root.write_text("a file where the folder should be")
-    notes = []
-
-    class Listener(Silent):
-        def note(self, text):
-            notes.append(text)
-
-    encoded = encode_images([eyes("right")], Album(), Listener())
+    encoded = encode_images([eyes("right")], Album(), notes)
     assert encoded.features[0].isfinite().all()
-    assert "not kept" in notes[-1]
+    assert "not kept" in notes.lines[-1]
     assert text_features(eyes("right"), ["a leaf"]).isfinite().all()
 
 

@@ -14,11 +14,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
-
-
 def evaluated(folder, **options):
     import clipalign
 

@@ -34,12 +34,15 @@ def test_open_clip_loads_what_was_exported(tiny, pixels_for, photo, tmp_path, na
     torch.testing.assert_close(theirs, logits, rtol=1e-6, atol=1e-6)
 
 
-def test_the_printed_line_is_the_call_that_loads_it(tiny, tmp_path):
-    directory = export_model(tiny("vit"), tmp_path / "it's a model")
+def test_the_printed_line_is_the_call_that_loads_it(tiny, photo, tmp_path):
+    model = tiny("vit")
+    directory = export_model(model, tmp_path / "it's a model")
     names = {"open_clip": open_clip}
     exec(open_clip_line(directory), names)
-    assert isinstance(names["model"], open_clip.CLIP)
-    assert callable(names["preprocess"])
+    loaded = names["model"].state_dict()
+    assert loaded.keys() == model.clip.state_dict().keys()
+    assert all(torch.equal(loaded[name], own) for name, own in model.clip.state_dict().items())
+    assert names["preprocess"](photo).shape == (3, *model.image_size)
 
 
 def test_an_export_of_an_export_is_the_same_model(tiny, tmp_path):

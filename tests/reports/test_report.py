@@ -127,8 +127,11 @@ def test_a_difference_within_chance_is_not_called_a_change(world):
             bounds = cell.comparison.interval
             if bounds.low <= 0 <= bounds.high:
                 assert cell.verdict == "same"
-    sentence = board.sentence
-    assert "did not change beyond chance" in sentence or "rose" in sentence or "fell" in sentence
+    for row in (board.aims[0], board.costs[0]):
+        (cell,) = row.cells
+        went = "rose from" if cell.comparison.difference > 0 else "fell from"
+        said = "did not change beyond chance" if cell.verdict == "same" else went
+        assert f"{row.label} {said}".lower() in board.sentence.lower()
 
 
 def test_the_wall_shows_the_worst_of_each_kind_and_says_how_many_there_are(world):

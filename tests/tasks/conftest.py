@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+BLANK = Image.new("RGB", (8, 8))
+GENDERED = re.compile(r"\b(woman|man|women|men|female|male|girl|boy|she|he|her|his)\b", re.I)
 REAL = Path(__file__).parents[2] / ".." / "shared" / "photos"
+
+
+def content(folder):
+    """Every file's bytes by name."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -56,3 +69,19 @@ def real_photos():
             "(path,label,split)"
         )
     return folder
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Write a table of small images with these columns; returns its path."""
+
+    def write(columns, *rows):
+        with (tmp_path / "index.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", *columns])
+            for i, row in enumerate(rows):
+                Image.new("RGB", (20, 16), (9 * i % 256, 80, 200)).save(tmp_path / f"{i}.png")
+                writer.writerow([f"{i}.png", *row])
+        return tmp_path / "index.csv"
+
+    return write

@@ -1,65 +1,22 @@
-"""A concept is flipped in the captions, everything else stays, and photographs are taken as is."""
+"""A concept is flipped in the captions of the embedded people, and everything else stays."""
 
 from __future__ import annotations
 
-import csv
 import random
-import re
 import statistics
-from collections import Counter
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from clipalign.config import load_config
-from clipalign.datasets.base import Example
 from clipalign.datasets.emoji import EmojiWorld
 from clipalign.datasets.emoji_people import EmojiPeople
-from clipalign.errors import DataError, UsageError
 from clipalign.options import component
 from clipalign.plugins import registry
-from clipalign.progress import Silent
 from clipalign.tasks.base import COUNTERPART, SHOWS, Task
 from clipalign.tasks.concept import GenderTask
-from clipalign.tasks.concepts.balance import Reading, balanced
 from clipalign.tasks.prepare import prepare
-
-GENDERED = re.compile(r"\b(woman|man|women|men|female|male|girl|boy|she|he|her|his)\b", re.I)
-BLANK = Image.new("RGB", (8, 8))
-
-
-class Heard(Silent):
-    """Remembers what was said."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-class People:
-    """Images known by their attributes alone, in the split train."""
-
-    name, templates, licence, fingerprint = "people", ("a photo of a {}.",), "CC0-1.0", "1"
-    classnames = ("a", "b")
-
-    def __init__(self, *rows: tuple[str, ...]) -> None:
-        columns = ("gender", "activity", "kind")
-        self._examples = [
-            Example(f"{i}", None, i, attributes=dict(zip(columns, row, strict=False)))
-            for i, row in enumerate(rows)
-        ]
-
-    def splits(self):
-        return ("train",)
-
-    def examples(self, split):
-        return self._examples
-
-    def image(self, example):
-        return BLANK
+from tests.tasks.conftest import BLANK, GENDERED
 
 
 @pytest.fixture(scope="module")
@@ -67,28 +24,6 @@ def emoji():
     """The task and the embedded people as it wants them."""
     task = GenderTask()
     return task, task.source(EmojiPeople())
-
-
-@pytest.fixture
-def photographs(tmp_path):
-    """Write a table of small images with these columns; returns its path."""
-
-    def write(columns, *rows):
-        with (tmp_path / "index.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", *columns])
-            for i, row in enumerate(rows):
-                Image.new("RGB", (20, 16), (9 * i % 256, 80, 200)).save(tmp_path / f"{i}.png")
-                writer.writerow([f"{i}.png", *row])
-        return tmp_path / "index.csv"
-
-    return write
-
-
-def concept_file(folder: Path, text: str) -> str:
-    path = folder / "concept.yaml"
-    path.write_text(text, encoding="utf-8")
-    return str(path)
 
 
 def rows_of(task, source, split="train", seed=0):
@@ -100,9 +35,6 @@ def rows_of(task, source, split="train", seed=0):
             example, BLANK, source, split, random.Random(f"{seed}/{split}/{example.key}")
         )
     ]
-
-
-# --- The embedded people ------------------------------------------------------------------------
 
 
 def test_the_gender_is_flipped_and_the_rest_of_the_sentence_kept(emoji):
@@ -237,201 +169,3 @@ def test_the_prepared_set_has_one_table_and_no_picture_twice(tmp_path):
     for row in rows:  # a partner is the same file, not a copy
         assert row.clean_file_name in (None, row.file_name)
     assert len({frozenset(row.columns) for row in rows}) == 1
-
-
-# --- Photographs --------------------------------------------------------------------------------
-
-
-def test_a_table_of_photographs_with_activities(photographs, tmp_path):
-    rows = [("woman", "running"), ("MAN", "running"), ("female", "judge"), ("male", "judge")]
-    made = prepare(
-        "gender",
-        photographs(("gender", "activity"), *rows),
-        tmp_path / "prefs",
-        task_options={"other_activities": 0},
-        dataset_options={"label_column": None},
-    )
-    assert [(row.chosen, row.rejected) for row in made.rows("train")] == [
-        ("a photo of a man running.", "a photo of a woman running."),
-        ("a photo of a woman running.", "a photo of a man running."),
-        ("a photo of a man judge.", "a photo of a woman judge."),
-        ("a photo of a woman judge.", "a photo of a man judge."),
-    ]
-    assert made.regulariser_candidates == ("a photo of a judge.", "a photo of a person running.")
-    assert not made.manifest.notes
-
-
-def test_workers_write_the_same_bytes(photographs, photos, tmp_path):
-    table = photographs(("gender", "activity"), *[("woman", "running"), ("man", "running")] * 9)
-    sets = [
-        prepare(
-            "gender",
-            table,
-            tmp_path / str(workers),
-            task_options={"keep": str(photos)},
-            dataset_options={"label_column": None},
-            workers=workers,
-        )
-        for workers in (0, 2)
-    ]
-    assert sets[0].content_sha256 == sets[1].content_sha256
-
-
-def test_without_activities_the_captions_are_plain_and_a_note_says_what_is_lost(
-    photographs, tmp_path
-):
-    heard = Heard()
-    made = prepare(
-        "gender",
-        photographs(("gender",), ("woman",), ("man",)),
-        tmp_path / "prefs",
-        dataset_options={"label_column": None},
-        reporter=heard,
-    )
-    assert made.candidates == ("a photo of a woman.", "a photo of a man.")
-    assert made.regulariser_candidates is None
-    assert all(row.clean_image is None for row in made.rows("train"))
-    assert any("'activity'" in note for note in heard.notes)
-    assert any("Nothing is held still" in note for note in heard.notes)
-
-
-def test_other_photographs_hold_still_what_has_no_activity(photographs, tmp_path):
-    people = photographs(("gender",), ("woman",), ("man",))
-    things = tmp_path / "things"
-    for name in ("cup", "lamp"):
-        (things / name).mkdir(parents=True)
-        BLANK.resize((20, 20)).save(things / name / "0.png")
-    made = prepare(
-        "gender",
-        people,
-        tmp_path / "prefs",
-        task_options={"keep": str(things), "keep_share": 0.9},
-        dataset_options={"label_column": None},
-    )
-    assert made.regulariser_candidates == (
-        "a photo of a person.", "a photo of a cup.", "a photo of a lamp."
-    )  # fmt: skip
-    assert [row.label for row in made.rows("train") if row.chosen is None] == ["cup", "lamp"]
-
-
-def test_an_activity_that_says_the_gender_is_quarantined():
-    task = GenderTask()
-    source = task.source(
-        People(
-            ("woman", "running"), ("man", "running"), ("man", "walking his dog"), ("robot", ""),
-            ("", "running"),
-        )
-    )  # fmt: skip
-    assert task.candidates(source, "train").preference == (
-        "a photo of a woman running.", "a photo of a man running."
-    )  # fmt: skip
-    reasons = []
-    for example in source.examples("train")[2:]:
-        with pytest.raises(DataError) as error:
-            list(task.rows(example, BLANK, source, "train", random.Random(0)))
-        reasons.append(str(error.value))
-    assert "says 'his'" in reasons[0]
-    assert reasons[1] == "its gender is 'robot', which is none of woman, man"
-    assert reasons[2] == "its gender is empty"
-
-
-def test_unequal_groups_are_balanced_within_each_activity_and_a_note_says_so():
-    rows = [("man", "standing")] * 6 + [("woman", "standing")] * 2 + [("man", "climbing")] * 3
-    rows += [("woman", "")] * 2 + [("man", "")]
-    task = GenderTask()
-    source = task.source(People(*rows))
-    used = Counter(
-        (e.attributes["activity"], e.attributes["gender"]) for e in source.examples("train")
-    )
-    assert used == {
-        ("standing", "man"): 2, ("standing", "woman"): 2, ("", "man"): 1, ("", "woman"): 1
-    }  # fmt: skip
-    [note] = task.candidates(source, "train").notes
-    assert "10 'man', 4 'woman'" in note
-    assert "3 of each are used" in note
-    assert "left out: 1" in note
-    off = GenderTask(balance=False)
-    assert len(off.source(People(*rows)).examples("train")) == len(rows)
-    assert "balance is off" in off.candidates(People(*rows), "train").notes[0]
-
-
-def test_balancing_spreads_over_the_order_of_the_images_and_keeps_what_cannot_be_read():
-    readings = [Reading("", False, "man") for _ in range(9)] + [None]
-    readings += [Reading("", False, "woman") for _ in range(3)]
-    assert balanced(readings) == [0, 3, 6, 9, 10, 11, 12]
-
-
-@pytest.mark.parametrize(
-    ("rows", "options", "words"),
-    [
-        ([("woman", "x")] * 2, {}, "only 'woman'"),
-        ([("robot", "x")] * 2, {}, "none of them"),
-        ([("woman", "x"), ("man", "y")], {}, "balance=false"),
-        ([("woman", "x"), ("man", "x")], {"attribute": "gendr"}, "Did you mean 'gender'"),
-        ([("woman", "x"), ("man", "x")], {"activity": "activty"}, "Did you mean 'activity'"),
-    ],
-)
-def test_images_that_cannot_serve_are_refused(rows, options, words):
-    with pytest.raises(DataError, match=re.escape(words)):
-        GenderTask(**options).candidates(People(*rows), "train")
-
-
-def test_a_dataset_to_keep_that_is_not_there_is_named():
-    with pytest.raises(UsageError, match="Did you mean 'emoji'"):
-        GenderTask(keep="emojii").candidates(People(("woman", "x"), ("man", "x")), "train")
-
-
-def test_real_photographs_of_people(real_photos, tmp_path):
-    table = real_photos / "people_activities" / "index.csv"
-    if not table.is_file():
-        pytest.skip(f"no {table} (path,gender,activity,captions)")
-    made = prepare("gender", table, tmp_path / "prefs", dataset_options={"label_column": None})
-    rows = made.rows("train")
-    seen = Counter((row.columns["activity"], row.columns["gender"]) for row in rows)
-    assert rows
-    assert all(seen[activity, "woman"] == seen[activity, "man"] for activity, _ in seen)
-    assert {row.rejected for row in rows} <= set(made.candidates)
-    assert not [text for text in made.regulariser_candidates if GENDERED.search(text)]
-    assert "unequal groups" in made.manifest.notes[0]
-
-
-def test_real_photographs_of_faces(real_photos, tmp_path):
-    table = real_photos / "faces" / "index.csv"
-    if not table.is_file():
-        pytest.skip(f"no {table} (path,gender,age)")
-    made = prepare(
-        "gender",
-        table,
-        tmp_path / "prefs",
-        task_options={"attribute": "label", "keep": "emoji"},
-        dataset_options={"label_column": "gender"},
-        limit=20,
-    )
-    judged = [row for row in made.rows("train") if row.chosen is not None]
-    assert {row.rejected for row in judged} == {"a photo of a woman.", "a photo of a man."}
-    assert all(f" {row.label}." in row.rejected for row in judged)
-
-
-# --- Concepts of one's own ----------------------------------------------------------------------
-
-
-PLACES = """
-name: place
-attribute: where
-values:
-  indoor: [inside of a house]
-  outdoor: [under the open sky]
-captions:
-  alone: {concept: "{value}"}
-"""
-
-
-def test_any_two_prompts_are_a_concept(photographs, tmp_path):
-    spec = concept_file(tmp_path, PLACES)
-    table = photographs(("where", "label"), ("indoor", "cat"), ("outdoor", "cat"), ("moon", "cat"))
-    made = prepare("concept", table, tmp_path / "prefs", task_options={"concept": spec})
-    assert made.candidates == ("inside of a house", "under the open sky")
-    assert [row.chosen for row in made.rows("train")] == list(made.candidates)[::-1]
-    [refused] = made.quarantined()
-    assert refused["reason"] == "its where is 'moon', which is none of indoor, outdoor"
-    assert made.manifest.options["concept"] == spec

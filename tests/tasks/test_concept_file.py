@@ -14,6 +14,7 @@ from clipalign.errors import ConfigError
 from clipalign.options import component
 from clipalign.tasks.concept import ConceptTask
 from clipalign.tasks.concepts.file import load_concept
+from clipalign.tasks.prepare import prepare
 
 AGES = """
 name: age
@@ -132,3 +133,25 @@ def test_a_file_that_is_missing_or_no_yaml_is_named(tmp_path):
         component("tasks", "concept", concept="gendr", balancd=True)
     assert "Did you mean 'gender'" in str(error.value)
     assert "Did you mean 'balance'" in str(error.value)
+
+
+PLACES = """
+name: place
+attribute: where
+values:
+  indoor: [inside of a house]
+  outdoor: [under the open sky]
+captions:
+  alone: {concept: "{value}"}
+"""
+
+
+def test_any_two_prompts_are_a_concept(photographs, tmp_path):
+    spec = concept_file(tmp_path, PLACES)
+    table = photographs(("where", "label"), ("indoor", "cat"), ("outdoor", "cat"), ("moon", "cat"))
+    made = prepare("concept", table, tmp_path / "prefs", task_options={"concept": spec})
+    assert made.candidates == ("inside of a house", "under the open sky")
+    assert [row.chosen for row in made.rows("train")] == list(made.candidates)[::-1]
+    [refused] = made.quarantined()
+    assert refused["reason"] == "its where is 'moon', which is none of indoor, outdoor"
+    assert made.manifest.options["concept"] == spec

@@ -103,10 +103,9 @@ def test_damage_is_noticed(photos, tmp_path, harm, words):
         read_all()
 
 
-def test_training_reads_them(photos, tmp_path, monkeypatch):
+def test_training_reads_them(photos, tmp_path, own_cache):
     import clipalign
 
-    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
     packed(photos, tmp_path / "tars")
     settings = ["train.steps=2", "trainable=head"]
     result = clipalign.train(data=tmp_path / "tars", output=tmp_path / "run", overrides=settings)

@@ -11,12 +11,9 @@ from PIL import Image
 from clipalign.errors import ConfigError, DataError, UsageError
 from clipalign.tasks.prepare import prepare
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 COLOURS = ("red", "green", "blue", "yellow")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

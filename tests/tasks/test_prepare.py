@@ -5,44 +5,24 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
 
 from clipalign.datasets.folder import Folder
 from clipalign.errors import (
-    ClipAlignError,
     ConfigError,
     DataError,
-    RunError,
-    StorageError,
     UsageError,
 )
 from clipalign.tasks import working
 from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.tasks.prepare import prepare
-from clipalign.tasks.typographic import Typographic
+from tests.tasks.conftest import content
 
-
-def content(folder):
-    """Every file's bytes by name."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """A cache of the test's own."""
-    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 # --- The same bytes -----------------------------------------------------------------------------
@@ -185,198 +165,6 @@ def test_when_all_are_broken_nothing_is_written(tmp_path):
         prepare("typographic", tmp_path / "photos", tmp_path / "out")
     assert "a/1.png: the file is empty" in str(caught.value)
     assert os.listdir(tmp_path) == ["photos"]
-
-
-# --- What stands there already ------------------------------------------------------------------
-
-
-def test_an_equal_set_is_used_again_and_another_refused(photos, tmp_path):
-    out = tmp_path / "out"
-    before = prepare("typographic", photos, out)
-    inode = before.preview.stat().st_ino
-    assert prepare("typographic", photos, out).preview.stat().st_ino == inode
-    with pytest.raises(RunError, match=r"holds another preference set \(typographic on folder"):
-        prepare("typographic", photos, out, seed=1)
-    assert PreferenceSet.open(out).content_sha256 == before.content_sha256
-    after = prepare("typographic", photos, out, seed=1, overwrite=True)
-    assert after.content_sha256 != before.content_sha256
-    assert sorted(os.listdir(tmp_path)) == ["out", "photos"]
-
-
-def test_a_changed_image_makes_another_set(photos, tmp_path):
-    prepare("typographic", photos, tmp_path / "out")
-    Image.new("RGB", (50, 50)).save(photos / "ant" / "new.png")
-    with pytest.raises(RunError, match="other options or images"):
-        prepare("typographic", photos, tmp_path / "out")
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_what_is_no_preference_set_is_left_alone(photos, tmp_path, overwrite):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.txt").write_text("years of work")
-    with pytest.raises(RunError, match="not a preference set, so it is left alone"):
-        prepare("typographic", photos, tmp_path / "out", overwrite=overwrite)
-    with pytest.raises(RunError, match="is a file"):
-        prepare("typographic", photos, tmp_path / "out" / "thesis.txt", overwrite=overwrite)
-    assert (tmp_path / "out" / "thesis.txt").read_text() == "years of work"
-
-
-def test_an_empty_directory_is_filled(photos, tmp_path):
-    (tmp_path / "out").mkdir()
-    assert prepare("typographic", photos, tmp_path / "out").rows("train")
-
-
-def test_a_damaged_set_is_replaced_when_asked(photos, tmp_path):
-    made = prepare("typographic", photos, tmp_path / "out")
-    made.rows("train")[0].image.unlink()
-    with pytest.raises(RunError, match=r"there is no file(.|\n)*Replace it with --overwrite"):
-        prepare("typographic", photos, tmp_path / "out")
-    again = prepare("typographic", photos, tmp_path / "out", overwrite=True)
-    assert again.content_sha256 == made.content_sha256
-
-
-def test_without_output_the_cache_is_used_and_mended(photos, cache):
-    made = prepare("typographic", photos)
-    assert made.root.parent == cache / "preferences"
-    inode = made.preview.stat().st_ino
-    assert prepare("typographic", photos).preview.stat().st_ino == inode
-    assert prepare("typographic", photos, seed=1).root != made.root
-    os.utime(next(photos.rglob("*.png")), ns=(1, 1))  # perhaps an edit that keeps the size
-    again = prepare("typographic", photos)
-    assert again.root != made.root
-    assert again.content_sha256 == made.content_sha256
-    made = again
-    made.rows("train")[0].image.unlink()
-    mended = prepare("typographic", photos)
-    assert mended.root == made.root
-    assert mended.read_image(mended.rows("train")[0].image)
-
-
-def test_what_another_process_wrote_meanwhile_is_left_alone(photos, tmp_path):
-    class Slow(Typographic):
-        """Something else fills the output in the middle."""
-
-        def rows(self, *arguments):
-            (tmp_path / "out").mkdir(exist_ok=True)
-            (tmp_path / "out" / "theirs.txt").write_text("")
-            return super().rows(*arguments)
-
-    with pytest.raises(RunError, match="was filled by another process in the meantime"):
-        prepare(Slow(), photos, tmp_path / "out")
-    assert os.listdir(tmp_path / "out") == ["theirs.txt"]
-
-
-def test_two_that_need_the_same_cached_set_make_it_once(photos, cache):
-    made = []
-
-    class Counts(Typographic):
-        """Notes what it is asked for."""
-
-        def rows(self, example, *arguments):
-            made.append(example.key)
-            return super().rows(example, *arguments)
-
-    with ThreadPoolExecutor(2) as pool:
-        one, two = pool.map(lambda _: prepare(Counts(), photos), range(2))
-    assert one.root == two.root
-    assert len(made) == len(set(made)) == 20
-
-
-# --- Interruptions ------------------------------------------------------------------------------
-
-
-class Trips(Typographic):
-    """A task that fails at one image."""
-
-    def __init__(self, error):
-        super().__init__()
-        self.error = error
-
-    def rows(self, example, *arguments):
-        if example.key == "cat/2.png":
-            raise self.error
-        return super().rows(example, *arguments)
-
-
-@pytest.mark.parametrize(
-    ("error", "workers"),
-    [(RuntimeError("a bug"), 0), (KeyboardInterrupt(), 0), (MemoryError(), 0), (ValueError(), 2)],
-)
-def test_a_failure_half_way_leaves_nothing(photos, tmp_path, error, workers):
-    with pytest.raises(type(error)):
-        prepare(Trips(error), photos, tmp_path / "out", workers=workers)
-    assert os.listdir(tmp_path) == ["photos"]
-
-
-def test_a_failure_half_way_keeps_the_old_set(photos, tmp_path):
-    old = prepare("typographic", photos, tmp_path / "out")
-    with pytest.raises(RuntimeError):
-        prepare(Trips(RuntimeError()), photos, tmp_path / "out", overwrite=True)
-    assert PreferenceSet.open(tmp_path / "out").content_sha256 == old.content_sha256
-
-
-class Dies(Typographic):
-    """A task that takes its process with it, as a kernel out of memory would."""
-
-    def rows(self, example, *arguments):
-        if example.key == "cat/2.png":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().rows(example, *arguments)
-
-
-def test_a_worker_that_dies_is_one_message(photos, tmp_path):
-    with pytest.raises(ClipAlignError, match="A worker process died"):
-        prepare(Dies(), photos, tmp_path / "out", workers=1)
-    assert os.listdir(tmp_path) == ["photos"]
-
-
-def test_a_task_that_cannot_travel_says_so(photos, tmp_path):
-    task = Typographic()
-    task.secret = lambda: None
-    with pytest.raises(UsageError, match="workers=0"):
-        prepare(task, photos, tmp_path / "out", workers=1)
-    assert prepare(task, photos, tmp_path / "out", workers=0)
-
-
-def test_a_full_disk_leaves_nothing(photos, tmp_path, monkeypatch):
-    writes = 0
-    usual = working._write
-
-    def full(path, data):
-        nonlocal writes
-        writes += 1
-        if writes > 9:
-            raise OSError(28, "No space left on device", path)
-        return usual(path, data)
-
-    monkeypatch.setattr(working, "_write", full)
-    with pytest.raises(StorageError, match="the disk is full"):
-        prepare("typographic", photos, tmp_path / "out")
-    assert os.listdir(tmp_path) == ["photos"]
-
-
-def test_a_kill_in_the_middle_is_forgotten(photos, tmp_path):
-    out = tmp_path / "out"
-    script = (
-        "import sys, time\n"
-        "from clipalign.tasks import working, prepare\n"
-        "usual = working._work\n"
-        "working._work = lambda *a: (time.sleep(0.1), usual(*a))[1]\n"
-        "prepare.prepare('typographic', sys.argv[1], sys.argv[2])\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script, str(photos), str(out)])
-    while not list(tmp_path.glob(".out-*.tmp/train/images/*")):
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    assert not out.exists()
-    assert list(tmp_path.glob(".out-*"))  # what it left behind
-
-    made = prepare("typographic", photos, out)
-    assert content(out) == content(prepare("typographic", photos, tmp_path / "calm").root)
-    assert len(made.rows("train")) == 20
-    assert sorted(os.listdir(tmp_path)) == ["calm", "out", "photos"]
 
 
 # --- What is asked for --------------------------------------------------------------------------

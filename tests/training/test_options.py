@@ -72,7 +72,7 @@ def test_adapters_have_the_rate_of_their_block(tiny_model: Any) -> None:
     found = dict(
         zip(part.named_parameters(), rate_scales(part, TrainConfig(layer_decay=0.5)), strict=True)
     )
-    assert found
+    assert set(found.values()) == {0.25, 0.5}
     for name, scale in found.items():
         assert scale == (0.25 if "resblocks.0." in name else 0.5)
 

@@ -57,9 +57,8 @@ class Shy(Tracker):
 
 
 @pytest.fixture
-def folder(tmp_path: Path, make_package, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, make_package, own_cache: Path) -> Path:
     """A folder of drawings, a cache of its own, and two trackers."""
-    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
     make_package("clipalign-diary", PLUGIN)
     target = make_package.folder / "clipalign_diary_target.py"
     target.write_text(TARGET.replace("\\\\n", "\\n"))

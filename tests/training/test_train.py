@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from clipalign.errors import ConfigError, DataError, RunError, UsageError
+from tests.conftest import Notes
 
 STEPS = 8
 COMMON = [
@@ -26,9 +26,7 @@ COMMON = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    os.environ["CLIPALIGN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+pytestmark = pytest.mark.usefixtures("module_cache")
 
 
 @pytest.fixture(scope="module")
@@ -161,26 +159,18 @@ def test_sigterm_saves_says_how_to_go_on_and_ends_with_130(
 
 
 def test_last_blocks_train_from_cached_activations_to_the_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, own_cache: Path, notes: Notes
 ) -> None:
     import torch
 
     import clipalign
     from clipalign.models.load import load_model
-    from clipalign.progress import Silent
-
-    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
-    said: list[str] = []
-
-    class Listener(Silent):
-        def note(self, text: str) -> None:
-            said.append(text)
 
     def run(name: str, cached: bool) -> tuple[torch.Tensor, list[float]]:
         """Image features of the trained model, and the losses on the way."""
         clipalign.train(
             overrides=[*COMMON, f"train.cache_trunk={str(cached).lower()}"],
-            trainable="last:1", output=tmp_path / name, reporter=Listener(),
+            trainable="last:1", output=tmp_path / name, reporter=notes,
         )  # fmt: skip
         model = load_model(f"local-dir:{tmp_path / name / 'model'}")
         generator = torch.Generator().manual_seed(0)
@@ -192,8 +182,8 @@ def test_last_blocks_train_from_cached_activations_to_the_same_weights(
             return model.encode_image(pixels), [json.loads(row)["loss"] for row in rows]
 
     first, again, without = run("first", True), run("again", True), run("without", False)
-    assert any("activations of the frozen blocks" in text for text in said)
-    assert sum("computed at every step" in text for text in said) == 1
+    assert any("activations of the frozen blocks" in text for text in notes.lines)
+    assert sum("computed at every step" in text for text in notes.lines) == 1
     # Weights may differ more where their gradient is nothing but rounding, which Adam magnifies:
     # a bias of keys changes no attention.
     assert (first[0] - without[0]).abs().max() <= 1e-4

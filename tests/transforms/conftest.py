@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,10 @@ from clipalign.config import RunConfig, dump_config
 from clipalign.models.linear_map import LinearMap
 from clipalign.models.loaded import LoadedModel
 from clipalign.transforms.probe import ConceptProbe, ProbeFeatures
+from tests.models.conftest import model_directory, pixels_for, tiny
 
-_path = Path(__file__).parents[1] / "models" / "conftest.py"
-_spec = importlib.util.spec_from_file_location("clipalign_tests_models", _path)
-assert _spec is not None
-assert _spec.loader is not None
-_models = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_models)
-model_directory, tiny, pixels_for = _models.model_directory, _models.tiny, _models.pixels_for
+__all__ = ["model_directory", "pixels_for", "tiny"]  # fixtures that these tests use too
+
 
 DIMENSIONS = 12
 ACTIVITIES = ("running", "reading", "police officer", "nurse")
@@ -108,24 +103,6 @@ def features() -> ProbeFeatures:
 @pytest.fixture
 def linear(features: ProbeFeatures) -> LinearMap:
     return _flipping_map(features)
-
-
-class Notes:
-    """A reporter that remembers."""
-
-    def __init__(self) -> None:
-        from clipalign.progress import Silent
-
-        self.lines: list[str] = []
-        self.progress = Silent().progress
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
-
-
-@pytest.fixture
-def notes() -> Notes:
-    return Notes()
 
 
 @pytest.fixture

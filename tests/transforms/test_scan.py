@@ -106,5 +106,9 @@ def test_without_activities_what_needs_them_is_left_open(make_features, flipping
     scanned = scan_powers(Powers(features, flipping_map(features)), [0.0, 1.0])
     assert scanned.rows[0].activity_accuracy is None
     assert scanned.rows[0].kl is None
-    assert scanned.rows[0].top_k_share is not None
+    assert 0 <= scanned.rows[0].top_k_share <= 1
     write_scan(scanned, tmp_path)
+    with (tmp_path / "scan.csv").open(newline="") as file:
+        written = next(csv.DictReader(file))
+    assert (written["activity_accuracy"], written["kl"]) == ("", "")
+    assert float(written["top_k_share"]) == pytest.approx(scanned.rows[0].top_k_share)

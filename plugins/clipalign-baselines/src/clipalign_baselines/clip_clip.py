@@ -21,10 +21,10 @@ from torch import Tensor
 from clipalign import UsageError
 from clipalign.models.linear_map import TowerMap, fold_towers
 from clipalign.models.loaded import LoadedModel
-from clipalign.transforms.base import Transform, TransformOptions
+from clipalign.transforms.base import FittedTransform, Transform, TransformOptions
 from clipalign.transforms.context import FitContext
 from clipalign.transforms.probe import Floats, Ints
-from clipalign_baselines.fitted import check_same_model, extra
+from clipalign_baselines.extras import extra
 
 __all__ = ["ClipClip", "KeptDimensions", "mutual_information"]
 
@@ -32,7 +32,7 @@ _PAPER = 400 / 512
 
 
 @dataclass(frozen=True, eq=False)
-class KeptDimensions(Transform):
+class KeptDimensions(FittedTransform):
     """The dimensions that are kept.
 
     Attributes:
@@ -43,6 +43,7 @@ class KeptDimensions(Transform):
     """
 
     name: ClassVar[str] = "clip-clip"
+    what: ClassVar[str] = "choice of dimensions"
 
     concept: str
     information: Tensor
@@ -53,14 +54,6 @@ class KeptDimensions(Transform):
     def matrix(self) -> Tensor:
         """[m, d] float32: the rows of the identity that are kept."""
         return torch.eye(len(self.information))[list(self.kept)]
-
-    def check(self, model: LoadedModel) -> None:
-        """Refuse a model that it was not fitted to.
-
-        Raises:
-            ModelError: naming both.
-        """
-        check_same_model("choice of dimensions", self.model_sha256, model)
 
     def apply(self, model: LoadedModel) -> LoadedModel:
         """The model with the kept dimensions of both towers, its embedding m wide.

@@ -25,10 +25,9 @@ from clipalign import DataError, TrainingError, UsageError
 from clipalign.datasets.locate import load_dataset
 from clipalign.models.loaded import LoadedModel
 from clipalign.policy import log_policy
-from clipalign.transforms.base import Transform, TransformOptions
+from clipalign.transforms.base import FittedTransform, Transform, TransformOptions
 from clipalign.transforms.context import FitContext
 from clipalign_baselines.attacked import Attacked
-from clipalign_baselines.fitted import check_same_model
 from clipalign_baselines.prompts import class_names, token_embedding, with_word
 
 __all__ = ["DefensePrefix", "Prefix", "prefix_loss"]
@@ -39,7 +38,7 @@ _STD = 0.02  # of a random start, that of CLIP's own token embedding
 
 
 @dataclass(frozen=True, eq=False)
-class Prefix(Transform):
+class Prefix(FittedTransform):
     """A learned token.
 
     Attributes:
@@ -51,20 +50,13 @@ class Prefix(Transform):
     """
 
     name: ClassVar[str] = "defense-prefix"
+    what: ClassVar[str] = "prefix"
 
     vector: Tensor
     template: str
     steps: int
     losses: tuple[float, ...]
     model_sha256: str
-
-    def check(self, model: LoadedModel) -> None:
-        """Refuse a model that the token was not learned in.
-
-        Raises:
-            ModelError: naming both.
-        """
-        check_same_model("prefix", self.model_sha256, model)
 
     def apply(self, model: LoadedModel) -> LoadedModel:
         """The model with the token in its vocabulary and before its class names.

@@ -22,10 +22,9 @@ from torch import Tensor
 
 from clipalign import UsageError
 from clipalign.models.loaded import LoadedModel
-from clipalign.transforms.base import Transform, TransformOptions
+from clipalign.transforms.base import FittedTransform, Transform, TransformOptions
 from clipalign.transforms.context import FitContext
 from clipalign_baselines.attacked import Attacked
-from clipalign_baselines.fitted import check_same_model
 from clipalign_baselines.heads import (
     AttentionLayer,
     attention_layers,
@@ -70,7 +69,7 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False)
-class AblatedHeads(Transform):
+class AblatedHeads(FittedTransform):
     """Heads whose contribution is zero.
 
     Attributes:
@@ -82,20 +81,13 @@ class AblatedHeads(Transform):
     """
 
     name: ClassVar[str] = "head-ablation"
+    what: ClassVar[str] = "ablation"
 
     heads: tuple[Head, ...]
     looked_at: int
     only_pooled: bool
     trials: tuple[Trial, ...]
     model_sha256: str
-
-    def check(self, model: LoadedModel) -> None:
-        """Refuse a model that was not looked at.
-
-        Raises:
-            ModelError: naming both.
-        """
-        check_same_model("ablation", self.model_sha256, model)
 
     def apply(self, model: LoadedModel) -> LoadedModel:
         """The model without these heads.

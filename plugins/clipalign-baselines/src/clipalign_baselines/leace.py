@@ -28,9 +28,9 @@ from torch import Tensor
 from clipalign import DataError
 from clipalign.models.linear_map import TowerMap, fold_towers
 from clipalign.models.loaded import LoadedModel
-from clipalign.transforms.base import Transform, TransformOptions
+from clipalign.transforms.base import FittedTransform, Transform, TransformOptions
 from clipalign.transforms.context import FitContext
-from clipalign_baselines.fitted import check_same_model, extra
+from clipalign_baselines.extras import extra
 
 __all__ = ["Erasure", "Leace", "erase"]
 
@@ -39,7 +39,7 @@ _TOLERANCE = 1e-9  # of singular values: what is this small in float64 is no cor
 
 
 @dataclass(frozen=True, eq=False)
-class Erasure(Transform):
+class Erasure(FittedTransform):
     """An affine map of each side that is erased.
 
     Attributes:
@@ -50,19 +50,12 @@ class Erasure(Transform):
     """
 
     name: ClassVar[str] = "leace"
+    what: ClassVar[str] = "erasure"
 
     concept: str
     maps: Mapping[str, TowerMap]
     labelled: Mapping[str, int]
     model_sha256: str
-
-    def check(self, model: LoadedModel) -> None:
-        """Refuse a model that it was not fitted to.
-
-        Raises:
-            ModelError: naming both.
-        """
-        check_same_model("erasure", self.model_sha256, model)
 
     def apply(self, model: LoadedModel) -> LoadedModel:
         """The model with the maps in its projections.

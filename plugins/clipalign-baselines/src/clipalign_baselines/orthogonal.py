@@ -24,16 +24,15 @@ from torch import Tensor, nn
 from clipalign import TrainingError, UsageError
 from clipalign.models.linear_map import TowerMap, fold_towers
 from clipalign.models.loaded import LoadedModel
-from clipalign.transforms.base import Transform, TransformOptions
+from clipalign.transforms.base import FittedTransform, Transform, TransformOptions
 from clipalign.transforms.context import FitContext
 from clipalign_baselines.attacked import Attacked
-from clipalign_baselines.fitted import check_same_model
 
 __all__ = ["OrthogonalProjection", "ProjectionToK", "orthogonality", "symmetric_cross_entropy"]
 
 
 @dataclass(frozen=True, eq=False)
-class ProjectionToK(Transform):
+class ProjectionToK(FittedTransform):
     """W on both embeddings.
 
     Attributes:
@@ -43,18 +42,11 @@ class ProjectionToK(Transform):
     """
 
     name: ClassVar[str] = "orthogonal-projection"
+    what: ClassVar[str] = "projection"
 
     matrix: Tensor
     losses: tuple[float, ...]
     model_sha256: str
-
-    def check(self, model: LoadedModel) -> None:
-        """Refuse a model that W was not fitted to.
-
-        Raises:
-            ModelError: naming both.
-        """
-        check_same_model("projection", self.model_sha256, model)
 
     def apply(self, model: LoadedModel) -> LoadedModel:
         """The model with W in both projections, its embedding k wide.

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from clipalign.evals.statistics import Interval
+from clipalign.evals.statistics import Interval, resampled_rows
 
 __all__ = ["normal_interval", "resample"]
 
@@ -44,16 +44,8 @@ def resample(
         [R, S]
     """
     _, group_of = np.unique(groups, return_inverse=True)
-    members = np.split(np.argsort(group_of, kind="stable"), np.bincount(group_of).cumsum()[:-1])
-    rng = np.random.default_rng(seed)
-    return np.stack(
-        [
-            numbers(
-                np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))])
-            )
-            for _ in range(resamples)
-        ]
-    )
+    drawn = resampled_rows(group_of, resamples, np.random.default_rng(seed))
+    return np.stack([numbers(rows) for rows in drawn])
 
 
 def normal_interval(

@@ -8,7 +8,7 @@ several attacks on one drawing, are not independent, so groups are resampled as 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, ClassVar, TypeAlias
@@ -28,6 +28,7 @@ __all__ = [
     "mcnemar",
     "minimal_detectable_effect",
     "paired_bootstrap_difference",
+    "resampled_rows",
     "seed_spread",
     "wilson_interval",
 ]
@@ -155,11 +156,8 @@ def bootstrap_interval(
         sums = _group_sums(array, group_of)
         estimates = _bootstrap_means(sums, np.bincount(group_of), resamples, rng)
     else:
-        estimates = np.empty(resamples)
-        rows = np.split(np.argsort(group_of, kind="stable"), np.bincount(group_of).cumsum()[:-1])
-        for r in range(resamples):
-            drawn = rng.integers(0, n_groups, n_groups)
-            estimates[r] = statistic(array[np.concatenate([rows[g] for g in drawn])])
+        drawn = resampled_rows(group_of, resamples, rng)
+        estimates = np.array([statistic(array[rows]) for rows in drawn], dtype=np.float64)
     tail = (1 - level) / 2
     low, high = np.quantile(estimates, [tail, 1 - tail])
     method = "bootstrap-percentile" if groups is None else "cluster-bootstrap-percentile"
@@ -295,6 +293,33 @@ def seed_spread(values: Sequence[float]) -> SeedSpread:
         raise DataError("No seed was given to take the spread of.")
     sd = float(array.std(ddof=1)) if len(array) > 1 else None
     return SeedSpread(len(array), float(array.mean()), sd, float(array.min()), float(array.max()))
+
+
+def resampled_rows(
+    group_of: npt.NDArray[np.intp], resamples: int, rng: np.random.Generator
+) -> Iterator[npt.NDArray[np.intp]]:
+    """Indices of the images of each resample, whole groups drawn with replacement.
+
+    Args:
+        group_of: [N] number of each image's group, 0…G−1, none of them empty.
+        resamples: number of resamples.
+        rng: draws G numbers of groups for each.
+
+    Yields:
+        Indices into the images; as many as the groups drawn have, which is N where each image is
+        its own group.
+    """
+    order = np.argsort(group_of, kind="stable")  # images group by group
+    sizes = np.bincount(group_of)
+    first = sizes.cumsum() - sizes
+    for _ in range(resamples):
+        drawn = rng.integers(0, len(sizes), len(sizes))
+        if len(sizes) == len(order):
+            yield order[drawn]
+            continue
+        many = sizes[drawn]
+        ends = many.cumsum()
+        yield order[np.repeat(first[drawn] - (ends - many), many) + np.arange(ends[-1])]
 
 
 def _bootstrap_means(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clipalign.evals.resampling import normal_interval, resample
-from clipalign.evals.statistics import bootstrap_interval
+from clipalign.evals.statistics import bootstrap_interval, resampled_rows
 
 
 def test_groups_stay_together():
@@ -19,6 +19,16 @@ def test_groups_stay_together():
     assert (seen[:, 0] == seen[:, 2]).all()
     assert (seen[:, 1] == seen[:, 3]).all()
     assert (seen[:, [0, 1, 4]].sum(axis=1) == 3).all()  # as many groups as there are
+
+
+@pytest.mark.parametrize("group_of", [[0, 1, 2, 3, 4], [3, 0, 2, 4, 1], [1, 0, 1, 2, 0, 1]])
+def test_rows_are_those_of_the_groups_that_were_drawn_one_after_another(group_of):
+    group_of, count = np.array(group_of), max(group_of) + 1
+    rng = np.random.default_rng(5)
+    for rows in resampled_rows(group_of, 20, np.random.default_rng(5)):
+        drawn = rng.integers(0, count, count)
+        expected = np.concatenate([np.flatnonzero(group_of == group) for group in drawn])
+        assert rows.tolist() == expected.tolist()
 
 
 def test_the_same_seed_gives_the_same_resamples():

@@ -41,11 +41,11 @@ def _accuracy(judged: Judged, into: Collector) -> None:
     add("clean_accuracy", images.is_clean, "Share of clean images given their own class.")
     add(
         "attacked_accuracy",
-        ~images.is_clean,
+        images.is_attacked,
         "Share of images with a wrong word on them given their own class.",
     )
-    styles = images.styles()
-    attacks = sorted(set(styles) - {"clean"})
+    styles = np.where(images.is_attacked, images.styles(), "")
+    attacks = sorted(set(styles) - {""})
     for style in attacks if len(attacks) > 1 else ():
         add(f"attacked_accuracy_{style}", styles == style, f"The same, style {str(style)!r} alone.")
     paired = images.paired()
@@ -60,7 +60,7 @@ def _accuracy(judged: Judged, into: Collector) -> None:
 
 def _attack_success(judged: Judged, into: Collector) -> None:
     images = judged.images
-    rows = np.flatnonzero(attacked_rows(images.written, images.true))
+    rows = np.flatnonzero(images.is_attacked)
     group = images.group[rows]
     into.mean(
         "attack_success_rate",

@@ -65,6 +65,11 @@ class Attacked:
         """[M] nothing is written."""
         return np.asarray(self.written < 0)
 
+    @property
+    def is_attacked(self) -> Bools:
+        """[M] a wrong word is written: another class than the one shown."""
+        return attacked_rows(self.written, self.true)
+
     def styles(self) -> npt.NDArray[np.str_]:
         """[M] "clean", how the word was drawn, or "photograph" where it was not drawn."""
         drawn = np.array([view.style or "photograph" for view in self.plan.views], np.str_)
@@ -72,7 +77,7 @@ class Attacked:
 
     def paired(self) -> Ints:
         """Indices of the attacked images whose clean image was scored too."""
-        return np.flatnonzero(~self.is_clean & (self.clean >= 0))
+        return np.flatnonzero(self.is_attacked & (self.clean >= 0))
 
 
 @dataclass(frozen=True)
@@ -102,16 +107,15 @@ class Judged:
         images, predicted = self.images, self.scores[0].predicted
         names = self.images.plan.classnames
         found: dict[str, dict[str, float | int]] = {}
-        hits = attacked_rows(images.written, images.true)
         for key, rows, target in (
             ("clean", images.is_clean, images.true),
-            ("attacked", ~images.is_clean, images.true),
+            ("attacked", images.is_attacked, images.true),
         ):
             for name, each in per_class_accuracy(predicted[rows], target[rows], names).items():
                 row = found.setdefault(name, {})
                 row |= {f"{key}_accuracy": each["accuracy"], f"{key}_n": each["n"]}
         for c, name in enumerate(names):
-            rows = hits & (images.true == c)
+            rows = images.is_attacked & (images.true == c)
             if rows.any():
                 fooled = predicted[rows] == images.written[rows]
                 found[name]["attack_success_rate"] = float(fooled.mean())

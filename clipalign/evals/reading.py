@@ -123,7 +123,7 @@ class ReadingSuite(TypographicSuite):
         """
         looked = self.look(context)
         images, encodings = looked.images, looked.encodings[0]
-        rows = attacked_rows(images.written, images.true)
+        rows = images.is_attacked
         return encodings.images[rows], encodings.texts, images.true[rows], images.written[rows]
 
     def run(self, context: EvalContext) -> Outcome:
@@ -134,7 +134,7 @@ class ReadingSuite(TypographicSuite):
         """
         looked = self.look(context)
         judged = Judged(looked.images, looked.scores(), None)
-        rows = attacked_rows(looked.images.written, looked.images.true)
+        rows = looked.images.is_attacked
         if not rows.any():
             raise DataError(
                 f"No image in the split {context.split!r} of {context.dataset.name} has a wrong "

@@ -104,13 +104,12 @@ def compare_units(
 def typographic(result: SuiteResult, rows: Sequence[Row]) -> dict[str, Units]:
     """Of the suite `typographic`."""
     clean = [r for r in rows if r["written"] is None]
-    attacked = [r for r in rows if r["written"] is not None]
-    wrong = [r for r in attacked if r["written"] != r["label"]]
+    attacked = [r for r in rows if r["written"] not in (None, r["label"])]
     found = {
         "clean_accuracy": _of(clean, _right),
         "attacked_accuracy": _of(attacked, _right),
-        "attack_success_rate": _of(wrong, lambda r: r["predicted"] == r["written"]),
-        "object_or_word": _of(wrong, lambda r: r["p_true"] > r["p_written"]),
+        "attack_success_rate": _of(attacked, lambda r: r["predicted"] == r["written"]),
+        "object_or_word": _of(attacked, lambda r: r["p_true"] > r["p_written"]),
     }
     for style in {r["style"] for r in attacked}:
         found[f"attacked_accuracy_{style}"] = _of(

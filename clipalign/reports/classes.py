@@ -56,10 +56,14 @@ def _table(source: Source, measured: Measured) -> ClassTable:
 
 
 def _before(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Accuracy of the reference on each class, clean and attacked; of typographic rows alone."""
+    """Accuracy of the reference on each class, clean and attacked; of typographic rows alone.
+
+    A photograph whose word names its own class is neither.
+    """
     right: dict[tuple[str, str], list[bool]] = {}
     for row in rows:
-        if "style" in row and "reference_predicted" in row:
+        own = row.get("written") == row.get("label")
+        if "style" in row and "reference_predicted" in row and not own:
             kind = "clean" if row.get("written") is None else "attacked"
             right.setdefault((row["label"], kind), []).append(
                 row["reference_predicted"] == row["label"]

@@ -125,7 +125,8 @@ def build_wall(source: Source, images: Images, limit: int, reporter: Reporter) -
     scored = []
     for measured in source.results:
         for row in measured.rows:
-            if row.get("written") is not None and "predicted" in row:
+            wrong = row.get("written") not in (None, row.get("label"))
+            if wrong and "predicted" in row:
                 scored.append(_Scored(measured.result, row, _kind(row)))
     if not scored:
         return None

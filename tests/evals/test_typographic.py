@@ -14,6 +14,7 @@ from clipalign.datasets.base import Example
 from clipalign.errors import ConfigError, DataError
 from clipalign.evals.attacks import drawn_plan
 from clipalign.evals.base import EvalContext
+from clipalign.evals.units import units_of
 from clipalign.files import canonical_json
 from clipalign.options import component
 
@@ -310,12 +311,30 @@ def test_photographs_with_words_are_scored_as_they_are(eyes, shapes, painted_wor
     counts = {name: metric.n for name, metric in result.metrics.items()}
     assert counts == {
         "clean_accuracy": 21,
-        "attacked_accuracy": 3,
+        "attacked_accuracy": 2,
         "attack_success_rate": 2,  # a word that names the object is no attack
         "object_or_word": 2,
         "ece": 21,
     }
     assert [r["style"] for r in rows if r["written"]] == ["photograph"] * 3
+
+
+def test_a_word_that_names_the_object_is_no_attack(eyes, shapes, painted_words):
+    """Two images carry their own name: to be right there says nothing of an attack."""
+    words = {"leaf-0-0": "leaf", "stone-1-0": "ocean", "ocean-1-0": "stone", "ocean-2-0": "ocean"}
+    eye = eyes("left")
+    eye.encode_image = lambda pixels: eye.encode_text(["stone"]).expand(len(pixels), -1)
+    result, rows = run(eye, shapes(words=words), template="{}")
+    assert (result.metrics["attacked_accuracy"].value, result.metrics["attacked_accuracy"].n) == (
+        0.5,
+        2,
+    )
+    assert result.per_class["stone"]["attacked_n"] == result.per_class["ocean"]["attacked_n"] == 1
+    assert "attacked_n" not in result.per_class["leaf"]
+    assert units_of(result, rows)["attacked_accuracy"].keys == (
+        "ocean-1-0/photograph/0",
+        "stone-1-0/photograph/0",
+    )
 
 
 def test_the_attack_column_has_any_name(eyes, shapes, painted_words):

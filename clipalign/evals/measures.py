@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from clipalign.evals.resampling import normal_interval, resample
 from clipalign.evals.results import Comparison, MetricValue
+from clipalign.evals.small_samples import unanimous_interval
 from clipalign.evals.statistics import (
     Groups,
     Interval,
@@ -95,7 +96,9 @@ def compare(
 ) -> Comparison | None:
     """A metric's mean paired difference, model − against, with what tells chance from effect.
 
-    Right-or-wrong values (bool) also get McNemar's test.
+    Right-or-wrong values (bool) also get McNemar's test. Where the difference is the same in all
+    groups, resampling shows no uncertainty: right and wrong then have a score interval, see
+    `clipalign.evals.small_samples`, other values none, and no effect counts as detectable.
 
     Args:
         metric: name of the metric in the result.
@@ -117,16 +120,20 @@ def compare(
     if independent < 2:
         return None
     paired = paired_bootstrap_difference(a, b, groups, level, resamples, seed)
+    interval: Interval | None = paired.interval
     judged = mcnemar(a, b, groups) if a.dtype == b.dtype == np.bool_ else None
+    effect = minimal_detectable_effect(a, b, groups)
+    if effect is None:
+        interval = unanimous_interval(paired.difference, independent, level) if judged else None
     return Comparison(
         metric=metric,
         n=len(a),
         difference=paired.difference,
-        interval=paired.interval,
+        interval=interval,
         p_value=judged.p_value if judged else None,
         test=judged.test if judged else None,
         n_discordant=judged.n_discordant if judged else None,
-        minimal_detectable_effect=minimal_detectable_effect(a, b, groups),
+        minimal_detectable_effect=effect,
     )
 
 

@@ -90,7 +90,8 @@ class Comparison(_Strict):
         p_value: two-sided.
         test: how p was computed, for example "mcnemar-exact".
         n_discordant: pairs (or groups) on which the two differ.
-        minimal_detectable_effect: the smallest difference that so many images would have shown.
+        minimal_detectable_effect: the smallest difference that so many images would have shown;
+            None where all groups differ alike.
     """
 
     metric: str

@@ -24,6 +24,7 @@ __all__ = [
     "PairedDifference",
     "SeedSpread",
     "bootstrap_interval",
+    "cluster_error",
     "count_groups",
     "mcnemar",
     "minimal_detectable_effect",
@@ -39,6 +40,7 @@ Groups: TypeAlias = Sequence[str] | Sequence[int] | npt.NDArray[Any]
 EXACT_BELOW = 25
 """McNemar's test is exact below this many discordant pairs, and chi-square from there on."""
 
+_ROUNDING = 1e-12
 _DRAWS_AT_ONCE = 4_000_000  # bounds the memory of one block of resamples to about 64 MB
 
 
@@ -252,12 +254,11 @@ def minimal_detectable_effect(
     groups: Groups | None = None,
     alpha: float = 0.05,
     power: float = 0.8,
-) -> float:
+) -> float | None:
     """The smallest mean difference a − b that so many paired images would show.
 
-    (z_{1−α/2} + z_power) · SE, with the cluster-robust standard error of the mean difference,
-    SE² = G/(G−1) · Σ_g (Σ_{i∈g} (d_i − d̄))² / N²; each image is a cluster where no groups are
-    given. A difference that is smaller and "not significant" was never within reach.
+    (z_{1−α/2} + z_power) · SE, with the cluster-robust standard error of the mean difference. A
+    difference that is smaller and "not significant" was never within reach.
 
     Args:
         a: [N] values of the one model.
@@ -267,19 +268,40 @@ def minimal_detectable_effect(
         power: chance to find a difference of this size.
 
     Returns:
-        In the unit of a and b. 0 where the two differ by the same amount on all images.
+        In the unit of a and b. None where the two differ by the same amount in all groups: there
+        is no spread to tell an effect from.
 
     Raises:
         DataError: there are fewer than two independent groups.
     """
-    difference = _paired(a, b)
-    group_of, n_groups = _group_of(len(difference), groups)
-    if n_groups < 2:
-        raise DataError("A detectable effect needs at least 2 independent images or groups.")
-    sums = _group_sums(difference - difference.mean(), group_of)
-    variance = n_groups / (n_groups - 1) * float((sums**2).sum()) / len(difference) ** 2
+    error = cluster_error(_paired(a, b), groups)
     normal = NormalDist()
-    return (normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(power)) * math.sqrt(variance)
+    return (normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(power)) * error or None
+
+
+def cluster_error(values: npt.ArrayLike, groups: Groups | None = None) -> float:
+    """Cluster-robust standard error of a mean.
+
+    SE² = G/(G−1) · Σ_g (Σ_{i∈g} (x_i − x̄))² / N²; without groups each image is a cluster.
+
+    Args:
+        values: [N] per image.
+        groups: [N] labels, or None for independent images.
+
+    Returns:
+        In the unit of the values; exactly 0 where all groups have the same mean.
+
+    Raises:
+        DataError: there are fewer than two independent groups.
+    """
+    array = _finite("values", values)
+    group_of, n_groups = _group_of(len(array), groups)
+    if n_groups < 2:
+        raise DataError("A standard error needs at least 2 independent images or groups.")
+    sums = _group_sums(array - array.mean(), group_of)
+    error = math.sqrt(n_groups / (n_groups - 1) * float((sums**2).sum())) / len(array)
+    # What rounding leaves of equal groups is no spread.
+    return error if error > _ROUNDING * float(np.abs(array).max()) else 0.0
 
 
 def seed_spread(values: Sequence[float]) -> SeedSpread:

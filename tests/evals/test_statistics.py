@@ -309,6 +309,12 @@ def test_one_drawing_has_no_detectable_effect():
         minimal_detectable_effect([1.0, 0.0], [0.0, 0.0], ["a", "a"])
 
 
+def test_without_spread_there_is_no_detectable_effect():
+    assert minimal_detectable_effect([0.3, 0.5, 0.9], [0.2, 0.4, 0.8]) is None
+    # each drawing differs on one of its three images
+    assert minimal_detectable_effect([1, 0, 0] * 5, [0] * 15, np.repeat(range(5), 3)) is None
+
+
 # ── Seeds ────────────────────────────────────────────────────────────────────────────────────────
 
 

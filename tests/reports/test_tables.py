@@ -57,7 +57,7 @@ def test_before_after_and_the_paired_difference_stand_in_one_row():
     assert row[4:6] == ["70.0", "%"]
     assert row[8] == "+30.0"
     assert row[-1] == "<0.001"
-    assert line(text, "clean accuracy").split()[-4:] == ["+0.0", "[+0.0,", "+0.0]", "1.000"]
+    assert line(text, "clean accuracy").split()[-4:] == ["+0.0", "[-3.7,", "+3.7]", "1.000"]
     assert "McNemar's test" in text
 
 

@@ -291,7 +291,10 @@ def _compared(first: Path, other: str, pairs: Sequence[ResultPair], details: boo
             "\n".join(laid_out(rows, terminal_width())),
         ]
     plain = any(c.interval is None for pair in pairs for c in pair.comparisons)
-    says = "Without brackets: a plain difference, of a number that is no mean over images."
+    says = (
+        "Without brackets: a plain difference, of a number that is no mean over images or has too "
+        "few of them for an interval."
+    )
     return [*blocks, wrapped(says)] if plain else blocks
 
 

@@ -24,8 +24,8 @@ class ResultPair:
         name: path from `results/`, without suffix.
         refused: why the two cannot be compared; None where they can.
         a, b: the results.
-        comparisons: b − a, by metric. One without an interval is no mean of values that the rows
-            hold: it is a plain difference.
+        comparisons: b − a, by metric. One without an interval is a plain difference: it is no mean
+            of values that the rows hold, or there are too few of them.
     """
 
     name: str

@@ -107,7 +107,7 @@ def _conditional(judged: Judged, into: Collector) -> None:
         description="Attack success over images that the model gets right when clean.",
     )
     if all(each[:, 1].any() for each in columns):
-        into.difference("conditional_asr", columns, images.group[rows], _share)
+        into.difference("conditional_asr", columns, images.group[rows], _share, within=(-1.0, 1.0))
 
 
 def _distance(judged: Judged, into: Collector) -> None:
@@ -125,6 +125,7 @@ def _distance(judged: Judged, into: Collector) -> None:
             higher_is_better=False,
             unit="nats",
             description=f"{which} over the candidate texts, mean of the clean images.",
+            within=(0.0, np.inf),
         )
         for label, percent in (("median", 50), ("p90", 90), ("p99", 99)):
             into.value(
@@ -135,6 +136,7 @@ def _distance(judged: Judged, into: Collector) -> None:
                 unit="nats",
                 description=f"The same, {percent}th percentile of the clean images.",
                 statistic=_percentile(percent),
+                within=(0.0, np.inf),
             )
     if judged.moved.cosine is not None:
         into.value(
@@ -145,6 +147,7 @@ def _distance(judged: Judged, into: Collector) -> None:
             unit="cosine",
             description="Mean cosine of the model's and the reference's features of the clean "
             "images.",
+            within=(-1.0, 1.0),
         )
 
 
@@ -162,8 +165,11 @@ def _calibration(judged: Judged, into: Collector) -> None:
         description="Expected calibration error of the clean images, 15 bins.",
         statistic=_ece,
         within=(0.0, 1.0),
+        centred=True,
     )
-    into.difference("ece", columns, judged.images.group[clean], _ece, within=(-1.0, 1.0))
+    into.difference(
+        "ece", columns, judged.images.group[clean], _ece, within=(-1.0, 1.0), centred=True
+    )
 
 
 def _percentile(percent: float) -> Statistic:

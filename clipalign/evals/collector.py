@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from clipalign.evals.measures import centred_interval, compare, measure
+from clipalign.evals.measures import Statistic, compare, interval_of, measure
 from clipalign.evals.results import Comparison, MetricValue
-from clipalign.evals.statistics import Interval, bootstrap_interval, count_groups
+from clipalign.evals.statistics import count_groups
 
 __all__ = ["Collector", "Statistic"]
 
 Values: TypeAlias = npt.NDArray[np.float64] | npt.NDArray[np.bool_]
-Statistic: TypeAlias = Callable[[npt.NDArray[np.float64]], float]
 
 
 class Collector:
@@ -67,10 +66,11 @@ class Collector:
         unit: str = "share",
         statistic: Statistic = np.mean,
         within: tuple[float, float] | None = None,
+        centred: bool = False,
     ) -> None:
         """Add a statistic of the model's values [N] or [N, …]; it is compared with nothing.
 
-        `within` is as `measure` has it.
+        `within` and `centred` are as `measure` has them.
         """
         if len(values):
             self.metrics[name] = measure(
@@ -83,6 +83,7 @@ class Collector:
                 resamples=self._resamples,
                 seed=self._seed,
                 within=within,
+                centred=centred,
             )
 
     def difference(
@@ -93,6 +94,7 @@ class Collector:
         statistic: Statistic,
         *,
         within: tuple[float, float] | None = None,
+        centred: bool = False,
     ) -> None:
         """Add the paired difference of a statistic that is no mean.
 
@@ -101,8 +103,8 @@ class Collector:
             each: [N, K] columns of the model and of the reference; nothing is added without one.
             groups: [N] labels of images that are not independent.
             statistic: of the columns of one of them.
-            within: the least and the most of the difference, where its interval is to be centred
-                on it; see `measure`.
+            within: the least and the most of the difference.
+            centred: as `measure` has it.
         """
         if len(each) < 2 or count_groups(len(groups), groups) < 2:
             return
@@ -113,12 +115,18 @@ class Collector:
             return statistic(rows[:, :width]) - statistic(rows[:, width:])
 
         value = paired(both)
-        how = {"resamples": self._resamples, "seed": self._seed}
-        interval: Interval | None
-        if within is None:
-            interval = bootstrap_interval(both, groups, paired, **how)
-        else:
-            interval = centred_interval(both, groups, paired, value, within, **how)
+        interval = interval_of(
+            both,
+            groups,
+            paired,
+            value,
+            resamples=self._resamples,
+            seed=self._seed,
+            within=within,
+            centred=centred,
+        )
+        if interval and interval.low == interval.high:  # resamples that never differ show nothing
+            interval = None
         self.comparisons.append(
             Comparison(metric=name, n=len(both), difference=value, interval=interval)
         )

@@ -276,15 +276,17 @@ def add_audits(into: Collector, audits: Sequence[Audit], *, resamples: int, seed
         each = [audit.numbers(rows) for audit in audits]
         return np.array([[found.get(name, math.nan) for name in names] for found in each])
 
-    drawn = None
-    if names and count_groups(len(grouped.value), grouped.group) > 1:
+    drawn, groups = None, count_groups(len(grouped.value), grouped.group)
+    if names and groups > 1:
         drawn = resample(table, grouped.group, resamples=resamples, seed=seed)
     for s, name in enumerate(names):
         kind, value = kinds[name], points[0][name]
         n = len(audits[0].ranked) if kind.queries else len(grouped.value)
         interval = None
         if drawn is not None:
-            interval = normal_interval(value, drawn[:, 0, s], low=kind.low, high=kind.high)
+            interval = normal_interval(
+                value, drawn[:, 0, s], groups=groups, low=kind.low, high=kind.high
+            )
         into.metrics[name] = MetricValue(
             value=value,
             n=n,
@@ -297,7 +299,8 @@ def add_audits(into: Collector, audits: Sequence[Audit], *, resamples: int, seed
             continue
         difference = value - points[1][name]
         if drawn is not None:
-            interval = normal_interval(difference, drawn[:, 0, s] - drawn[:, 1, s])
+            each = drawn[:, 0, s] - drawn[:, 1, s]
+            interval = normal_interval(difference, each, groups=groups)
         into.comparisons.append(
             Comparison(metric=name, n=n, difference=difference, interval=interval)
         )

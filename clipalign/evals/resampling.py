@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from statistics import NormalDist
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from clipalign.evals.small_samples import FEW_GROUPS, LEAST_GROUPS, critical_value
 from clipalign.evals.statistics import Interval, resampled_rows
 
 __all__ = ["normal_interval", "resample"]
@@ -52,24 +52,33 @@ def normal_interval(
     value: float,
     estimates: Floats,
     *,
+    groups: int,
     low: float = -math.inf,
     high: float = math.inf,
     level: float = 0.95,
 ) -> Interval | None:
     """Value ± z · SE, SE the standard deviation of the resamples; within what is possible.
 
+    With few groups it is ± t · SE · √(G/(G−1)): resamples of G groups spread too little by that
+    factor. See `clipalign.evals.small_samples`.
+
     Args:
         value: of the statistic on the images as they are.
         estimates: [R] of it on resamples; those that are NaN are left out.
+        groups: G, how many were drawn from.
         low: the least that the statistic can be.
         high: the most.
         level: coverage, in (0, 1).
 
     Returns:
-        None where fewer than half of the resamples have the statistic.
+        None where there are too few groups, fewer than half of the resamples have the statistic, or
+        all of them are equal, which shows no uncertainty.
     """
     known = estimates[np.isfinite(estimates)]
-    if len(known) < max(2, len(estimates) / 2):
+    if groups < LEAST_GROUPS or len(known) < max(2, len(estimates) / 2) or not np.ptp(known):
         return None
-    half = NormalDist().inv_cdf((1 + level) / 2) * float(known.std(ddof=1))
-    return Interval(max(value - half, low), min(value + half, high), level, "bootstrap-normal")
+    half = critical_value(groups, level) * float(known.std(ddof=1))
+    if few := groups < FEW_GROUPS:
+        half *= math.sqrt(groups / (groups - 1))
+    method = "bootstrap-student-t" if few else "bootstrap-normal"
+    return Interval(max(value - half, low), min(value + half, high), level, method)

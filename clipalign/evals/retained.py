@@ -181,6 +181,7 @@ def add_distance(
                 unit="nats",
                 description=f"{which} over the candidate texts, {words} of the images{of}.",
                 statistic=statistic,
+                within=(0.0, np.inf),
             )
     if moved.cosine is not None:
         into.value(
@@ -190,4 +191,5 @@ def add_distance(
             higher_is_better=True,
             unit="cosine",
             description=f"Mean cosine of the model's and the reference's features of images{of}.",
+            within=(-1.0, 1.0),
         )

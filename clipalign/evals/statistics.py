@@ -21,14 +21,12 @@ from clipalign.errors import DataError
 __all__ = [
     "Interval",
     "McNemar",
-    "PairedDifference",
     "SeedSpread",
     "bootstrap_interval",
     "cluster_error",
     "count_groups",
     "mcnemar",
     "minimal_detectable_effect",
-    "paired_bootstrap_difference",
     "resampled_rows",
     "seed_spread",
     "wilson_interval",
@@ -65,14 +63,6 @@ class Interval:
         "allow_inf_nan": False,
         "revalidate_instances": "always",
     }
-
-
-@dataclass(frozen=True, slots=True)
-class PairedDifference:
-    """a − b on the same images, and its interval."""
-
-    difference: float
-    interval: Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,37 +156,12 @@ def bootstrap_interval(
     return Interval(float(low), float(high), level, method)
 
 
-def paired_bootstrap_difference(
-    a: npt.ArrayLike,
-    b: npt.ArrayLike,
-    groups: Groups | None = None,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> PairedDifference:
-    """Mean of a − b over the same images, with a bootstrap interval of that difference.
-
-    Each image (or group) is drawn with both its values, so what makes an image hard for both
-    models cancels: the interval is narrower than the two models' own intervals suggest.
-
-    Args:
-        a: [N] values of the one model.
-        b: [N] values of the other on the same images in the same order.
-        groups: [N] labels, or None for independent images.
-        level: coverage, in (0, 1).
-        resamples: number of resamples.
-        seed: of the resampling.
-    """
-    difference = _paired(a, b)
-    interval = bootstrap_interval(difference, groups, level=level, resamples=resamples, seed=seed)
-    return PairedDifference(float(difference.mean()), interval)
-
-
-def wilson_interval(k: int, n: int, level: float = 0.95) -> Interval:
+def wilson_interval(k: float, n: int, level: float = 0.95) -> Interval:
     """Wilson's score interval of a share k/n of independent images (Wilson 1927).
 
     (p̂ + z²/2n ± z √(p̂(1−p̂)/n + z²/4n²)) / (1 + z²/n). It keeps its width at k = 0 and k = n,
-    where the bootstrap has none.
+    where the bootstrap has none. A share of
+    groups may count parts of one.
 
     Raises:
         DataError: n is 0, or k is not in 0…n.

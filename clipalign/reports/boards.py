@@ -61,12 +61,15 @@ class Cell:
 
     @property
     def verdict(self) -> str:
-        """better, worse, changed (where neither is good), or same (the interval holds 0)."""
+        """better, worse, changed (where neither is good), or same.
+
+        The same is what no interval tells apart: it holds 0, or there is none.
+        """
         change, metric = self.comparison, self.metric
         if change is None or metric is None or change.difference == 0:
             return "same"
         bounds = change.interval
-        if bounds is not None and bounds.low <= 0 <= bounds.high:
+        if bounds is None or bounds.low <= 0 <= bounds.high:
             return "same"
         if metric.higher_is_better is None:
             return "changed"
@@ -264,7 +267,9 @@ def _moved(row: Row, column: int) -> str:
         bounds = change.interval
         low, high = (_minus(end, row.unit, "+") for end in (bounds.low, bounds.high))
         by += f", {100 * bounds.level:g} % interval {low} to {high}"
-    if cell.verdict == "same":
+    elif change.difference != 0:
+        by += ", too little for an interval"
+    if cell.verdict == "same" and (change.interval or change.difference == 0):
         return f"{row.label} did not change beyond chance: {before}{mark} to {after}{mark} ({by})"
     verb = "rose" if change.difference > 0 else "fell"
     return f"{row.label} {verb} from {before}{mark} to {after}{mark} ({by})"

@@ -48,7 +48,7 @@ def test_the_error_of_a_mean_is_the_one_that_is_known():
         resamples=2000,
         seed=0,
     )[:, 0]
-    interval = normal_interval(float(values.mean()), means)
+    interval = normal_interval(float(values.mean()), means, groups=100)
     assert interval is not None
     half = 1.96 * values.std() / 10
     assert interval.high - values.mean() == pytest.approx(half, rel=0.1)
@@ -70,10 +70,24 @@ def test_it_holds_the_value_where_percentiles_do_not():
     drawn = resample(
         lambda rows: np.array([uneven(rows)]), np.arange(100).astype(str), resamples=200, seed=0
     )
-    interval = normal_interval(value, drawn[:, 0], low=0)
+    interval = normal_interval(value, drawn[:, 0], groups=100, low=0)
     assert interval is not None
     assert interval.low == value == 0 < interval.high
 
 
 def test_what_most_resamples_lack_has_no_interval():
-    assert normal_interval(1.0, np.array([1.0, math.nan, math.nan])) is None
+    lacking = np.array([1.0, 2.0, math.nan, math.nan, math.nan])
+    assert normal_interval(1.0, lacking, groups=100) is None
+
+
+def test_few_groups_reach_further():
+    drawn = np.random.default_rng(0).normal(size=500)
+    many, few = (normal_interval(0.0, drawn, groups=groups) for groups in (20, 5))
+    # t of 4 degrees of freedom, and √(5/4) that resamples of five spread too little
+    assert few.high / many.high == pytest.approx(2.776445 / 1.959964 * math.sqrt(5 / 4), rel=1e-6)
+    assert (many.method, few.method) == ("bootstrap-normal", "bootstrap-student-t")
+    assert normal_interval(0.0, drawn, groups=2) is None
+
+
+def test_resamples_that_never_differ_show_nothing():
+    assert normal_interval(1.0, np.ones(50), groups=50) is None

@@ -296,7 +296,7 @@ def test_a_statistic_in_which_chance_adds_up_lies_within_its_interval():
 
     columns = np.stack([confidence, right], axis=1)
     assert describe(columns, statistic=ece, resamples=200).interval.low > 0.01
-    centred = describe(columns, statistic=ece, resamples=200, within=(0.0, 1.0))
+    centred = describe(columns, statistic=ece, resamples=200, within=(0.0, 1.0), centred=True)
     assert centred.value == pytest.approx(0, abs=1e-9)
     assert centred.interval.method == "bootstrap-normal"
     assert centred.interval.low <= centred.value < centred.interval.high < 0.2

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from clipalign.errors import DataError
 from clipalign.evals import statistics
+from clipalign.evals.measures import compare
 from clipalign.evals.statistics import (
     bootstrap_interval,
     count_groups,
     mcnemar,
     minimal_detectable_effect,
-    paired_bootstrap_difference,
     seed_spread,
     wilson_interval,
 )
@@ -187,7 +187,7 @@ def test_what_is_hard_for_both_models_cancels():
     rng = np.random.default_rng(0)
     hard = rng.normal(scale=5.0, size=100)
     a, b = hard + 0.3 + rng.normal(scale=0.1, size=100), hard
-    paired = paired_bootstrap_difference(a, b)
+    paired = compare("score", a, b)
     assert paired.difference == pytest.approx(0.3, abs=0.05)
     assert paired.interval.low > 0.2
     own = bootstrap_interval(a)
@@ -196,14 +196,14 @@ def test_what_is_hard_for_both_models_cancels():
 
 def test_swapping_the_models_turns_the_difference():
     a, b = np.random.default_rng(0).random((2, 40))
-    one, other = paired_bootstrap_difference(a, b), paired_bootstrap_difference(b, a)
+    one, other = compare("score", a, b), compare("score", b, a)
     assert one.difference == pytest.approx(-other.difference)
     assert one.interval.low == pytest.approx(-other.interval.high)
 
 
 def test_pairs_must_be_pairs():
     with pytest.raises(DataError, match="one value an image from both"):
-        paired_bootstrap_difference([1.0, 2.0], [1.0])
+        compare("score", [1.0, 2.0], [1.0])
 
 
 # ── McNemar ──────────────────────────────────────────────────────────────────────────────────────

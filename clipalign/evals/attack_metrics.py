@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clipalign.evals.attacked import Judged
-from clipalign.evals.collector import Collector, Statistic
+from clipalign.evals.collector import Collector
 from clipalign.evals.metrics import attacked_rows, expected_calibration_error, object_or_word
+from clipalign.evals.percentiles import Percentile
 
 __all__ = ["attack_metrics"]
 
@@ -127,7 +128,12 @@ def _distance(judged: Judged, into: Collector) -> None:
             description=f"{which} over the candidate texts, mean of the clean images.",
             within=(0.0, np.inf),
         )
-        for label, percent in (("median", 50), ("p90", 90), ("p99", 99)):
+        # the median resamples well; in a tail there is little to resample
+        for label, percent, statistic in (
+            ("median", 50, _median),
+            ("p90", 90, Percentile(90)),
+            ("p99", 99, Percentile(99)),
+        ):
             into.value(
                 f"{name}_{label}",
                 values,
@@ -135,7 +141,7 @@ def _distance(judged: Judged, into: Collector) -> None:
                 higher_is_better=False,
                 unit="nats",
                 description=f"The same, {percent}th percentile of the clean images.",
-                statistic=_percentile(percent),
+                statistic=statistic,
                 within=(0.0, np.inf),
             )
     if judged.moved.cosine is not None:
@@ -172,8 +178,8 @@ def _calibration(judged: Judged, into: Collector) -> None:
     )
 
 
-def _percentile(percent: float) -> Statistic:
-    return lambda values: float(np.percentile(values, percent))
+def _median(values: Floats) -> float:
+    return float(np.percentile(values, 50))
 
 
 def _share(columns: Floats) -> float:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from clipalign.evals.percentiles import Percentile
 from clipalign.evals.resampling import normal_interval, resample
 from clipalign.evals.results import Comparison, MetricValue
 from clipalign.evals.small_samples import (
@@ -174,6 +175,7 @@ def interval_of(
 
     - A share (bool values) that is the same in all groups, such as 0 or 1: Wilson's over the
       groups, since resampling equal values shows no uncertainty.
+    - A `Percentile`: between two of the sorted values, see `clipalign.evals.percentiles`.
     - Fewer than 20 groups: value ± t · SE, see `clipalign.evals.small_samples`; SE is
       cluster-robust for a mean, and of the resamples for another statistic.
     - A statistic in which chance adds up: value ± z · SE, see `clipalign.evals.resampling`.
@@ -191,7 +193,8 @@ def interval_of(
         centred: whether chance adds up in the statistic.
 
     Returns:
-        None where there are too few groups: 2 are enough for Wilson's, 3 for the others.
+        None where there are too few groups: 2 are enough for Wilson's, 3 for the others; and where
+        a sample does not reach beyond a percentile.
     """
     array = np.asarray(values)
     groups, independent = _dependent(groups, len(array))
@@ -200,6 +203,8 @@ def interval_of(
     bounds = within or ((0.0, 1.0) if share else UNBOUNDED)
     if independent < 2:
         return None
+    if isinstance(statistic, Percentile):
+        return statistic.interval(array, groups, level)
     if share and cluster_error(array, groups) == 0:
         return wilson_interval(value * independent, independent, level)
     if plain and independent < FEW_GROUPS:

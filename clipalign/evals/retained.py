@@ -15,6 +15,7 @@ from clipalign.evals.collector import Collector, Statistic
 from clipalign.evals.examples import unreadable_rows
 from clipalign.evals.fairness import ranking
 from clipalign.evals.features import Encoded
+from clipalign.evals.percentiles import Percentile
 from clipalign.evals.scoring import Distance, Encodings, Scores
 
 __all__ = ["Retained", "add_distance", "image_to_text", "text_to_image"]
@@ -160,7 +161,7 @@ def add_distance(
         groups: [M] labels of images that are not independent.
         prefix: of the metrics' names.
         of: says which images, for the descriptions; "" for none.
-        tails: whether to add the percentiles too; each is resampled by itself.
+        tails: whether to add the percentiles too.
     """
     for name, values, which in (
         ("kl_to_reference", moved.forward, "KL(reference ‖ model)"),
@@ -169,8 +170,9 @@ def add_distance(
         summaries: tuple[tuple[str, str, Statistic], ...] = (
             ("", "mean", np.mean),
             ("_median", "median", np.median),
-            ("_p90", "90th percentile", lambda x: float(np.percentile(x, 90))),
-            ("_p99", "99th percentile", lambda x: float(np.percentile(x, 99))),
+            # the median resamples well; in a tail there is little to resample
+            ("_p90", "90th percentile", Percentile(90)),
+            ("_p99", "99th percentile", Percentile(99)),
         )
         for suffix, words, statistic in summaries if tails else summaries[:1]:
             into.value(

@@ -165,7 +165,7 @@ class Trainer:
                     self.scaler.scale(loss).backward()
                     parts.append(part)
                 gradients.add()
-        row = self._measured(parts)
+        row = self._measured([part.table() for part in parts])
         if not math.isfinite(row["loss"]):
             raise not_finite(parts, self.problem, self.step + 1, row["loss"])
         gradients.finish()
@@ -192,11 +192,10 @@ class Trainer:
         """This process's pieces of a batch."""
         return batch.pieces(self.pieces, self.world.rank, self.world.size)
 
-    def _measured(self, parts: list[Losses]) -> dict[str, float]:
-        """The measures of what all processes did."""
-        tables = [torch.empty(0, 5, dtype=torch.float64), *(p.table() for p in parts)]
-        penalty = self.problem.penalty()
-        return measures(self.world.gather(torch.cat(tables)), penalty, self.problem.weight)
+    def _measured(self, tables: list[Tensor]) -> dict[str, float]:
+        """The measures of what all processes did, from the tables of this one's parts."""
+        table = torch.cat([torch.empty(0, 5, dtype=torch.float64), *tables])
+        return measures(self.world.gather(table), self.problem.penalty(), self.problem.weight)
 
     def _check_first(self, parts: list[Losses]) -> None:
         check_start(parts, self.config.precision, self.problem.objective)
@@ -246,13 +245,13 @@ class Trainer:
         self._load(weights)
         steps = [stream.step(i, size, self.seed) for i in range(stream.steps_per_epoch(size))]
         self.problem.objective.eval()  # looking changes nothing that it has learnt
-        parts = [
-            losses(self.problem, self.validation, piece, self.world)
+        tables = [  # and not the parts, whose policies together are [rows, C]
+            losses(self.problem, self.validation, piece, self.world).table()
             for step in steps
             for piece in self._own(step)
             if len(piece) or self.whole
         ]
-        row = self._measured(parts)
+        row = self._measured(tables)
         self.problem.objective.train()
         self._load(current)
         return row

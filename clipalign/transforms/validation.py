@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -20,6 +20,7 @@ __all__ = ["preference_metric"]
 
 _SPLIT = "validation"
 _BATCH = 256
+_AT_ONCE = 1 << 22  # log-probabilities in one block
 
 
 def preference_metric(
@@ -58,36 +59,45 @@ def preference_metric(
     kept_texts = preferences.regulariser_candidates or candidates
     kept = torch.cat([stream.clean[stream.clean >= 0], stream.spare]).unique()
 
-    def read(model: LoadedModel) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows of log π [P, C], and the favourite text [S] of each image that is to stay."""
-        features = image_features(model, pixels, _BATCH)
-        scale = model.logit_scale.cpu()
-        texts, others = (text_features(model, t).cpu() for t in (candidates, kept_texts))
-        log_probs = log_policy(features[stream.image], texts, scale)
-        return log_probs, (features[kept] @ others.T).argmax(dim=1)
+    def favourites(model: LoadedModel, features: torch.Tensor) -> torch.Tensor:
+        """The most probable text [S] of each image that is to stay."""
+        texts = text_features(model, kept_texts).cpu()
+        found = [(features[rows] @ texts.T).argmax(dim=1) for rows in _blocks(kept, len(texts))]
+        return torch.cat(found)
 
-    stayed = read(reference)[1]
-    rows = torch.arange(len(stream))
-    chosen, rejected = stream.chosen, stream.rejected
+    def held(model: LoadedModel, features: torch.Tensor) -> torch.Tensor:
+        """Whether each preference holds [P]."""
+        texts, scale = text_features(model, candidates).cpu(), model.logit_scale.cpu()
+        found = []
+        for rows in _blocks(torch.arange(len(stream)), len(texts)):
+            log_probs = log_policy(features[stream.image[rows]], texts, scale)
+            found.append(_holds(log_probs, stream.chosen[rows], stream.rejected[rows]))
+        return torch.cat(found)
+
+    stayed = favourites(reference, image_features(reference, pixels, _BATCH))
 
     def metric(model: LoadedModel) -> float:
-        log_probs, favourite = read(model)
-        best = log_probs.argmax(dim=1)
-        holds = torch.where(
-            chosen < 0,
-            best != rejected,
-            torch.where(
-                rejected < 0,
-                best == chosen,
-                log_probs[rows, chosen] > log_probs[rows, rejected],
-            ),
-        )
-        shares = [holds.double().mean().item()]
+        features = image_features(model, pixels, _BATCH)
+        shares = [held(model, features).double().mean().item()]
         if len(kept):
-            shares.append((favourite == stayed).double().mean().item())
+            shares.append((favourites(model, features) == stayed).double().mean().item())
         return sum(shares) / len(shares)
 
     return metric
+
+
+def _blocks(rows: torch.Tensor, texts: int) -> Sequence[torch.Tensor]:
+    """Rows in pieces, so that rows × texts is never held whole."""
+    pieces: Sequence[torch.Tensor] = rows.split(max(1, _AT_ONCE // max(1, texts)))
+    return pieces
+
+
+def _holds(log_probs: torch.Tensor, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+    """Whether each preference holds [B], from log π [B, C]; −1 where there is no such text."""
+    rows, best = torch.arange(len(log_probs)), log_probs.argmax(dim=1)
+    both = log_probs[rows, chosen] > log_probs[rows, rejected]
+    one = torch.where(rejected < 0, best == chosen, both)
+    return torch.where(chosen < 0, best != rejected, one)
 
 
 def _preferences(context: FitContext) -> PreferenceSet:

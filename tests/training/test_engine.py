@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from clipalign.errors import Interrupted, TrainingError
+from clipalign.training import engine, losses
 
 Make = Callable[..., Any]
 LORA = pytest.param(
@@ -136,11 +138,11 @@ def test_early_stopping_keeps_the_best_validation_weights(
         schedule="constant", weight=50.0,
     )  # fmt: skip
     trainer.run()
-    losses = [r["validation_loss"] for r in seen.rows if "validation_loss" in r]
+    found = [r["validation_loss"] for r in seen.rows if "validation_loss" in r]
     if trainer.step < 40:
-        assert min(losses[-2:]) >= min(losses)
+        assert min(found[-2:]) >= min(found)
     best = trainer.validate(trainer.final_weights())
-    assert best["loss"] == pytest.approx(min(losses), rel=1e-5)
+    assert best["loss"] == pytest.approx(min(found), rel=1e-5)
     trainer.keep_final()
     assert same(weights(trainer), trainer.final_weights())
 
@@ -162,3 +164,21 @@ def test_looking_at_the_validation_split_teaches_the_objective_nothing(make_trai
     objective.register_forward_hook(lambda *_: modes.append(objective.training))
     trainer.run()
     assert modes == [True, False, False, False] * 2  # one step, then the 12 rows by 4
+
+
+def test_of_what_was_validated_the_policies_are_not_kept(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(validation=True)
+    made: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+
+    def watched(*arguments: Any) -> losses.Losses:
+        alive.append(sum(policy() is not None for policy in made))
+        part = losses.losses(*arguments)
+        made.append(weakref.ref(part.batch.policy))
+        return part
+
+    monkeypatch.setattr(engine, "losses", watched)
+    trainer.validate(trainer.final_weights())
+    assert alive == [0, 0, 0]  # the 12 rows by 4

@@ -8,6 +8,7 @@ import torch
 import clipalign
 from clipalign.datasets.emoji_people import EmojiPeople
 from clipalign.errors import DataError, UsageError
+from clipalign.transforms import validation
 from clipalign.transforms.context import FitContext
 from clipalign.transforms.interpolate import Interpolate
 from clipalign.transforms.validation import preference_metric
@@ -49,6 +50,12 @@ def test_without_a_metric_alpha_is_chosen_on_the_runs_preferences(context):
     metric = preference_metric(context, context.reference)
     assert fitted.tried[1.0] == pytest.approx(metric(context.trained))
     assert fitted.tried[fitted.alpha] == max(fitted.tried.values())
+
+
+def test_pieces_of_the_preferences_give_what_the_whole_gives(context, monkeypatch):
+    whole = preference_metric(context, context.reference)(context.trained)
+    monkeypatch.setattr(validation, "_AT_ONCE", 1)  # a row at a time
+    assert preference_metric(context, context.reference)(context.trained) == whole
 
 
 def test_a_runs_images_are_those_of_its_preference_set(context):

@@ -144,11 +144,12 @@ def _distance(judged: Judged, into: Collector) -> None:
                 statistic=statistic,
                 within=(0.0, np.inf),
             )
-    if judged.moved.cosine is not None:
+    if (cosine := judged.moved.cosine) is not None:
+        there = np.isfinite(cosine)
         into.value(
             "cosine_to_reference",
-            judged.moved.cosine,
-            group,
+            cosine[there],
+            group[there],
             higher_is_better=True,
             unit="cosine",
             description="Mean cosine of the model's and the reference's features of the clean "

@@ -142,8 +142,5 @@ class Judged:
                 if images.written[m] >= 0:
                     row[f"{prefix}p_written"] = float(np.exp(s.log_written[m]))
             if self.moved is not None and images.is_clean[m]:
-                row["kl_to_reference"] = float(self.moved.forward[place[m]])
-                row["reverse_kl_to_reference"] = float(self.moved.reverse[place[m]])
-                if self.moved.cosine is not None:
-                    row["cosine_to_reference"] = float(self.moved.cosine[place[m]])
+                row |= self.moved.row(place[m])
             yield row

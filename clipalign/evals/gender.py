@@ -188,8 +188,5 @@ def _rows(
                 zip(queries, s.similarity[:, i].tolist(), strict=True)
             )
         if moved is not None:
-            row["kl_to_reference"] = float(moved.forward[i])
-            row["reverse_kl_to_reference"] = float(moved.reverse[i])
-            if moved.cosine is not None:
-                row["cosine_to_reference"] = float(moved.cosine[i])
+            row |= moved.row(i)
         yield row

@@ -240,23 +240,28 @@ def kl_summary(divergences: npt.ArrayLike) -> dict[str, float]:
 def cosine_similarity(features: npt.ArrayLike, reference: npt.ArrayLike) -> Floats:
     """Cosine [N] of I_θ(x) [N, d] and I_ref(x) [N, d]; they need not be of unit norm.
 
+    NaN where a feature is zero, as a tower gives it for an image that wakes none of its units: it
+    has no direction.
+
     Raises:
-        DataError: the shapes differ, or a feature is zero and has no direction.
+        DataError: the shapes differ, or a feature is not finite.
     """
     a, b = _matrix("features", features), _matrix("reference", reference)
     if a.shape != b.shape:
         raise DataError(f"features is {a.shape} and reference is {b.shape}: they must be alike.")
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    if not np.all(norms > 0):
-        row = int(np.argmin(norms > 0))
-        raise DataError(f"Row {row}: a feature of length 0 or NaN has no direction to compare.")
-    cosines = np.einsum("nd,nd->n", a, b) / norms
+    if not np.isfinite(norms).all():
+        row = int(np.argmin(np.isfinite(norms)))
+        raise DataError(f"Row {row}: a feature that is not finite has no direction to compare.")
+    products = np.einsum("nd,nd->n", a, b)
+    cosines = np.divide(products, norms, out=np.full(len(norms), np.nan), where=norms > 0)
     return np.asarray(np.clip(cosines, -1.0, 1.0), dtype=np.float64)
 
 
 def mean_cosine(features: npt.ArrayLike, reference: npt.ArrayLike) -> float:
-    """Mean cosine to the reference's features. See `cosine_similarity`."""
-    return _mean(cosine_similarity(features, reference))
+    """Mean cosine to the reference's features, of those that have one. See `cosine_similarity`."""
+    cosines = cosine_similarity(features, reference)
+    return _mean(cosines[np.isfinite(cosines)])
 
 
 # ── Implicit reward ──────────────────────────────────────────────────────────────────────────────

@@ -113,10 +113,7 @@ class Retained:
                 row[f"{name}confidence"] = float(s.confidence[m])
                 row[f"{name}p_true"] = float(np.exp(s.log_true[m]))
             if self.moved is not None:
-                row["kl_to_reference"] = float(self.moved.forward[m])
-                row["reverse_kl_to_reference"] = float(self.moved.reverse[m])
-                if self.moved.cosine is not None:
-                    row["cosine_to_reference"] = float(self.moved.cosine[m])
+                row |= self.moved.row(m)
             yield row
         yield from unreadable_rows(self.everything, self.encoded)
 
@@ -185,11 +182,12 @@ def add_distance(
                 statistic=statistic,
                 within=(0.0, np.inf),
             )
-    if moved.cosine is not None:
+    if (cosine := moved.cosine) is not None:
+        there = np.isfinite(cosine)
         into.value(
             f"{prefix}cosine_to_reference",
-            moved.cosine,
-            groups,
+            cosine[there],
+            groups[there],
             higher_is_better=True,
             unit="cosine",
             description=f"Mean cosine of the model's and the reference's features of images{of}.",

@@ -72,12 +72,23 @@ class Distance:
     Attributes:
         forward: [M] KL(π_ref‖π_θ) in nats, which the regulariser holds small.
         reverse: [M] KL(π_θ‖π_ref) in nats.
-        cosine: [M] of I_θ(x) and I_ref(x); None where the two have different widths.
+        cosine: [M] of I_θ(x) and I_ref(x), NaN where one of them is zero; None where the two have
+            different widths.
     """
 
     forward: npt.NDArray[np.float64]
     reverse: npt.NDArray[np.float64]
     cosine: npt.NDArray[np.float64] | None
+
+    def row(self, m: int) -> dict[str, float]:
+        """Of one image, as the rows of a result have it; a cosine only where there is one."""
+        found = {
+            "kl_to_reference": float(self.forward[m]),
+            "reverse_kl_to_reference": float(self.reverse[m]),
+        }
+        if self.cosine is not None and np.isfinite(self.cosine[m]):
+            found["cosine_to_reference"] = float(self.cosine[m])
+        return found
 
 
 def score(

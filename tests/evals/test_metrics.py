@@ -258,9 +258,15 @@ def test_cosine_by_hand():
     assert metrics.mean_cosine(features, reference) == pytest.approx(1 / math.sqrt(18))
 
 
-def test_a_feature_without_direction_is_named():
+def test_a_feature_without_direction_has_no_cosine():
+    features, reference = [[1.0], [0.0], [-1.0]], [[1.0], [1.0], [1.0]]
+    assert np.isnan(metrics.cosine_similarity(features, reference)).tolist() == [False, True, False]
+    assert metrics.mean_cosine(features, reference) == 0.0
+
+
+def test_a_feature_that_is_not_finite_is_named():
     with pytest.raises(DataError, match="Row 1"):
-        metrics.cosine_similarity([[1.0], [0.0]], [[1.0], [1.0]])
+        metrics.cosine_similarity([[1.0], [math.nan]], [[1.0], [1.0]])
 
 
 # ── Implicit reward ──────────────────────────────────────────────────────────────────────────────

@@ -120,6 +120,21 @@ def test_kl_to_the_reference_is_what_the_formula_gives(eyes, shapes, painted_wor
     assert rows[0]["reference_p_true"] == pytest.approx(q[0], rel=1e-5)
 
 
+@pytest.mark.parametrize("suite", ["typographic", "retention"])
+def test_an_image_that_wakes_no_unit_has_no_cosine_and_ends_nothing(
+    eyes, shapes, painted_words, suite
+):
+    model, seeing = eyes("right"), eyes("right").encode_image
+    model.encode_image = lambda pixels: seeing(pixels) * (seeing(pixels)[:, 2:3] == 0)  # of ocean
+    context = EvalContext(model, eyes("right", 50.0), shapes(), "test", use_cache=False)
+    result, rows = component("suites", suite, resamples=100).run(context)
+    metric = result.metrics["cosine_to_reference"]
+    assert (metric.value, metric.n, result.dataset.n) == (1.0, 18, 24)
+    clean = [r for r in rows if "kl_to_reference" in r]
+    assert len(clean) == 24
+    assert {r["label"] for r in clean if "cosine_to_reference" not in r} == {"ocean"}
+
+
 def test_conditional_success_counts_only_what_was_right_when_clean(eyes, shapes, painted_words):
     """A model that is blind to ocean gets those wrong when clean: their attacks do not count."""
     model = eyes("left")

@@ -108,14 +108,14 @@ class Trainer:
         )
 
     def run(self) -> None:
-        """Train to the end, or until early stopping.
+        """Train to the end, or until early stopping; do nothing where that has been reached.
 
         Raises:
             TrainingError: the first step's checks fail, or a loss is not finite.
             Interrupted: a signal arrived; the state has been saved.
         """
         saved_at, saved_step = time.monotonic(), self.step
-        while self.step < self.total:
+        while not self.done:
             row = self._step()
             self.step += 1
             self.average.update(self.parameters)
@@ -123,8 +123,8 @@ class Trainer:
                 if self.step % self.config.log_every == 0 or self.step in (1, self.total):
                     self.callbacks.logged(self.step, row)
                 self.callbacks.advanced(self.step, row["loss"])
-            if self._validate_now() and self._out_of_patience():
-                break
+            if self._validate_now():
+                self._look()
             every = self.config.checkpoint_every_steps
             minutes = self.config.checkpoint_every_minutes
             due = bool(every and self.step % every == 0) or bool(
@@ -134,10 +134,16 @@ class Trainer:
             if due or stop:
                 self._save()
                 saved_at, saved_step = time.monotonic(), self.step
-            if stop and self.step < self.total:
+            if stop and not self.done:
                 raise Interrupted(f"Stopped after step {self.step} of {self.total}; saved.")
         if saved_step != self.step:
             self._save()
+
+    @property
+    def done(self) -> bool:
+        """Whether no step is left: all were taken, or early stopping has run out of patience."""
+        patience = self.config.early_stopping_patience
+        return self.step >= self.total or (patience is not None and self.waited >= patience)
 
     def final_weights(self) -> dict[str, Tensor]:
         """The weights to keep: the average, or the best of validation under early stopping."""
@@ -222,19 +228,18 @@ class Trainer:
         every = self.config.validate_every
         return bool(self.validation and every and self.step % every == 0)
 
-    def _out_of_patience(self) -> bool:
-        """Validate, log, and say whether it has not improved for too long."""
+    def _look(self) -> None:
+        """Validate and log; under early stopping keep the best weights, or count the wait."""
         row = self.validate(self.average.average())
         if self.world.first:
             self.callbacks.logged(self.step, {f"validation_{k}": v for k, v in row.items()})
         if self.config.early_stopping_patience is None:
-            return False
+            return
         if row["loss"] < self.best:
             self.best, self.waited = row["loss"], 0
             self.best_weights = {k: v.clone() for k, v in self.average.average().items()}
-            return False
-        self.waited += 1
-        return self.waited >= self.config.early_stopping_patience
+        else:
+            self.waited += 1
 
     @torch.no_grad()
     def validate(self, weights: Mapping[str, Tensor]) -> dict[str, float]:

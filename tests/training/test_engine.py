@@ -147,6 +147,27 @@ def test_early_stopping_keeps_the_best_validation_weights(
     assert same(weights(trainer), trainer.final_weights())
 
 
+def test_a_training_that_stopped_early_has_stopped_for_good(
+    make_trainer: Make, recorder: Any
+) -> None:
+    seen = recorder()
+    options: dict[str, Any] = {
+        "steps": 40, "validation": True, "validate_every": 1, "early_stopping_patience": 2,
+        "schedule": "constant", "weight": 50.0, "lr": 0.1, "checkpoint_every_steps": 1,
+    }  # fmt: skip
+    stopped = make_trainer(recorder=seen, **options)
+    stopped.run()
+    assert stopped.step < 40
+    for checkpoint in seen.checkpoints[-2:]:  # after the last step, and killed before it
+        again = recorder()
+        resumed = make_trainer(recorder=again, **options)
+        resumed.restore(checkpoint)
+        resumed.run()
+        assert resumed.step == stopped.step
+        assert again.steps == (0 if checkpoint.step == stopped.step else stopped.step)
+        assert same(resumed.final_weights(), stopped.final_weights())
+
+
 def test_bf16_keeps_fp32_master_weights_and_starts_at_the_reference(
     make_trainer: Make, recorder: Any
 ) -> None:

@@ -89,13 +89,14 @@ def prepare(
         task, dataset, task_options=task_options, dataset_options=dataset_options, splits=splits,
         seed=seed, limit=limit, max_side=max_side, format=format, shard_size=shard_size,
     )  # fmt: skip
-    if needs and (reason := plan.lacking(needs)):
-        raise DataError(
-            f"Every row must have {' and '.join(needs)}, and {reason}. Use a method that takes "
-            "judgements of single texts, such as kto."
-        )
+    _check_needs(plan, needs)
     if output is not None:
         return _made(Path(output), plan, workers, say, cached=False, overwrite=overwrite)
+    return _cached(plan, workers, say, overwrite=overwrite)
+
+
+def _cached(plan: Plan, workers: int, say: Reporter, *, overwrite: bool = False) -> PreferenceSet:
+    """The set in the cache, made unless it is there."""
     target = cache_dir("preferences") / f"{plan.task.name}-{plan.cache_key}"
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -190,7 +191,11 @@ def _plan(
 
 
 def preferences_of(
-    config: RunConfig, reporter: Reporter | None = None, *, needs: Sequence[str] = ()
+    config: RunConfig,
+    reporter: Reporter | None = None,
+    *,
+    needs: Sequence[str] = (),
+    validates: bool = False,
 ) -> PreferenceSet:
     """The preferences of a run: the set that it names, or one prepared in the cache.
 
@@ -198,28 +203,52 @@ def preferences_of(
         config: of the run.
         reporter: hears what is being done.
         needs: texts that every row must have, as `prepare` takes them.
+        validates: whether there must be a split `validation`.
 
     Raises:
         UsageError: `data` is a table, and the task takes none.
-        DataError: the set is damaged, or the dataset cannot serve the task or lacks texts.
+        DataError: the set is damaged, or the dataset cannot serve the task or lacks texts or a
+            split.
     """
     if config.data is not None and not is_table(config.data):
-        return PreferenceSet.open(config.data)
+        found = PreferenceSet.open(config.data)
+        if validates:
+            _check_validation(str(found.root), found.splits)
+        return found
     if config.data is not None and "table" not in registry("tasks").entry(config.task).metadata:
         raise UsageError(
             f"{config.data} is a table. Judgements of your own are trained on with --task "
             f"preferences; labelled images for the task {config.task!r} are given with --dataset."
         )
-    return prepare(
+    plan = _plan(
         config.task,
         config.data or config.dataset,
-        needs=needs,
         task_options=config.task_options,
         dataset_options=config.dataset_options,
         seed=config.seed,
-        workers=config.train.workers,
-        reporter=reporter,
     )
+    if validates:
+        _check_validation(f"the dataset {plan.dataset.name!r}", plan.splits)
+    _check_needs(plan, needs)
+    return _cached(plan, config.train.workers, reporter or Silent())
+
+
+def _check_needs(plan: Plan, needs: Sequence[str]) -> None:
+    if needs and (reason := plan.lacking(needs)):
+        raise DataError(
+            f"Every row must have {' and '.join(needs)}, and {reason}. Use a method that takes "
+            "judgements of single texts, such as kto."
+        )
+
+
+def _check_validation(where: str, splits: Sequence[str]) -> None:
+    if "validation" not in splits:
+        raise DataError(
+            f"train.validate_every needs a split 'validation', and {where} has "
+            f"{', '.join(splits)}. Put images of its own into a folder `validation` beside "
+            "`train`, or write the split of each row into a column `split` of the table (and "
+            "prepare a prepared set again); or leave train.validate_every out."
+        )
 
 
 def _made(

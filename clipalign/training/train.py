@@ -178,7 +178,8 @@ class _Session:
         _check_accumulation(config, self.objective, self.world)
         check_sharding(config, self.world)
         needs = feedback_needed(self.objective)
-        self.preferences = preferences_of(config, self.say, needs=needs)
+        validates = config.train.validate_every is not None
+        self.preferences = preferences_of(config, self.say, needs=needs, validates=validates)
         check_feedback(self.preferences, config.method, needs)
         self.model = load_model(
             config.model, self.device, config.train.precision, announce=self.say.note
@@ -191,12 +192,11 @@ class _Session:
         self.world.expect_same("model", self.model.sha256)
         self.world.expect_same("preference set", self.preferences.content_sha256)
         self.part = apply_trainable(self.model, self.trainable, seed=config.seed)
-        wants = config.train.validate_every and "validation" in self.preferences.splits
         loader = InputLoader(
             self.part, self.preferences, 2 * config.train.batch_size, config.train.workers,
             config.train.cache_trunk, self.say, self.world,
         )  # fmt: skip
-        self.data, *validation = loader.load(["train", "validation"] if wants else ["train"])
+        self.data, *validation = loader.load(["train", "validation"] if validates else ["train"])
         self.validation = validation[0] if validation else None
         steps = config.train
         rate_scales(self.part, steps)

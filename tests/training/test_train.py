@@ -233,6 +233,25 @@ def test_what_is_wrong_is_said_before_a_run_exists(
     assert not (tmp_path / "run").exists()
 
 
+def test_validating_without_a_validation_split_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    import clipalign
+
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (64, 64), name == "cat").save(tmp_path / "photos" / name / "1.png")
+    prepared = clipalign.prepare("typographic", tmp_path / "photos", tmp_path / "prefs")
+    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
+    for keys in ({"dataset": str(tmp_path / "photos")}, {"data": prepared.root}):
+        with pytest.raises(DataError, match=r"needs a split 'validation', .* has train\. Put"):
+            clipalign.train(train={"validate_every": 2}, output=tmp_path / "run", **keys)
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "cache" / "preferences").exists()
+
+
 def test_resuming_takes_no_other_options_and_wants_a_run(tmp_path: Path) -> None:
     import clipalign
 

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ __all__ = [
     "changed_file",
     "parse_json",
     "read_regular",
+    "reserve",
     "sha256_bytes",
     "sha256_file",
     "storage_errors",
@@ -173,6 +175,27 @@ def read_regular(path: str | os.PathLike[str], limit: int | None = None) -> byte
     if limit is not None and len(data) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes")
     return data
+
+
+def reserve(file: BinaryIO, size: int) -> None:
+    """Give an open file its room on the disk, before it is filled through a memory map.
+
+    A full disk under a memory map kills the process; here it is an error.
+
+    Args:
+        file: open for writing.
+        size: bytes in all, at least 1.
+
+    Raises:
+        OSError: there is no room.
+    """
+    file.flush()
+    if size > shutil.disk_usage(file.name).free:  # a disk in memory would be filled first
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:  # macOS and Windows: a file with holes, which a full disk can still refuse to fill
+        file.truncate(size)
 
 
 def parse_json(data: bytes | str) -> Any:

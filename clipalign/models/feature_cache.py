@@ -12,11 +12,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from clipalign.cache import cache_dir, entry_header
 from clipalign.errors import StorageError
-from clipalign.files import atomic_writer, canonical_json
+from clipalign.files import atomic_writer, canonical_json, reserve
 from clipalign.models.loaded import LoadedModel
 from clipalign.progress import Reporter
 
@@ -145,7 +144,7 @@ def new_entry(
     with atomic_writer(path) as file:
         file.write(struct.pack("<Q", len(header)) + header)
         start = file.tell()
-        _reserve(file, start + n + _DIGEST)
+        reserve(file, start + n + _DIGEST)
         if n:
             mapped = np.memmap(file.name, np.uint8, "r+", offset=start, shape=(n,))
             yield torch.from_numpy(mapped).view(dtype).view(*shape)
@@ -195,11 +194,3 @@ def text_features(model: LoadedModel, texts: Sequence[str], *, use_cache: bool =
         with contextlib.suppress(StorageError):
             write_features(path, features, f"{len(texts):,} texts of {model.name}")
     return features.to(model.device)
-
-
-def _reserve(file: BinaryIO, size: int) -> None:
-    file.flush()
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file.fileno(), 0, size)
-    else:  # macOS and Windows: a file with holes, which a full disk can still refuse to fill
-        file.truncate(size)

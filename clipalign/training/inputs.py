@@ -129,7 +129,8 @@ class InputLoader:
         with self.say.progress(f"Decoding {split} images", len(stream.paths)) as bar:
             return decode_pixels(
                 self.preferences, stream.paths, model.preprocess, model.image_size,
-                workers=self.workers, advance=bar.advance, world=self.world,
+                workers=self.workers, advance=bar.advance, note=self.say.note,
+                world=self.world,
             )  # fmt: skip
 
     def _check(self, trunk: Trunk, pixels: Pixels) -> None:

@@ -20,7 +20,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from clipalign.cache import size_text
 from clipalign.errors import DataError
+from clipalign.files import reserve
 from clipalign.models.preprocess import Preprocess
 from clipalign.tasks.base import COUNTERPART, SHOWS, Scope
 from clipalign.tasks.preference_set import PreferenceRow, PreferenceSet
@@ -255,6 +257,7 @@ def decode_pixels(
     *,
     workers: int = 0,
     advance: Callable[[int], None] | None = None,
+    note: Callable[[str], None] | None = None,
     world: World = ALONE,
 ) -> Pixels:
     """Decode and resize each image once; the processes of a machine share the work and the pixels.
@@ -266,11 +269,12 @@ def decode_pixels(
         image_size: H and W of the model's input.
         workers: threads that decode (Pillow releases the interpreter's lock); 0 for two.
         advance: told how many more are done.
+        note: told why images will be decoded only when needed.
         world: the processes that train together.
 
     Returns:
         [N, 3, H, W] uint8; in a temporary memory-mapped file where it would not fit into memory,
-        and decoded only when needed where it would not fit on a disk either.
+        and decoded only when needed where it would not fit on that disk either.
     """
     shape = (len(paths), 3, *image_size)
     size = torch.Size(shape).numel()
@@ -278,9 +282,15 @@ def decode_pixels(
     def decoded(i: int) -> Tensor:
         return preprocess.resize_to_uint8(preferences.read_image(paths[i]))
 
-    if size > DISK_LIMIT:
+    memory = _memory(size, world)
+    if isinstance(memory, str):
+        if note:
+            note(
+                f"Images are decoded whenever they are needed: their pixels would take "
+                f"{size_text(size)}, and {memory}."
+            )
         return StreamedPixels(decoded, len(paths), workers or 2)
-    pixels = _memory(size, world).view(shape)
+    pixels = memory.view(shape)
 
     def decode(i: int) -> None:
         pixels[i] = decoded(i)
@@ -294,18 +304,35 @@ def decode_pixels(
     return pixels
 
 
-def _memory(size: int, world: World) -> Tensor:
-    """[size] uint8 that the processes of this machine share, in a file without a name."""
-    if world.local_size == 1:
-        if size <= MEMORY_LIMIT:
-            return torch.empty(size, dtype=torch.uint8)
-        with tempfile.NamedTemporaryFile(prefix="clipalign-pixels-") as file:
-            # the mapping outlives the name, so nothing is left behind whatever happens
-            return torch.from_file(file.name, True, size, dtype=torch.uint8)
-    token = world.from_first(lambda: os.urandom(8).hex())
-    path = Path(tempfile.gettempdir()) / f"clipalign-pixels-{token}"
-    memory = torch.from_file(str(path), True, size, dtype=torch.uint8)
-    world.wait()
-    if world.local_rank == 0:
-        path.unlink(missing_ok=True)
+def _memory(size: int, world: World) -> Tensor | str:
+    """[size] uint8 that the processes of this machine share; or why no machine is to have it.
+
+    It lies in memory, or in a file without a name.
+    """
+    if size > DISK_LIMIT:
+        return f"a temporary file of at most {size_text(DISK_LIMIT)} is made for them"
+    if world.local_size == 1 and size <= MEMORY_LIMIT:
+        return torch.empty(size, dtype=torch.uint8)
+    folder, first = Path(tempfile.gettempdir()), world.local_rank == 0
+    path = folder / f"clipalign-pixels-{world.from_first(lambda: os.urandom(8).hex())}"
+    try:
+        refused = _refused(path, size) if first else None
+        if refusal := next((r for r in world.gather_objects(refused) if r), None):
+            return f"{folder} has no room for that ({refusal}; TMPDIR names another place)"
+        memory = torch.from_file(str(path), True, size, dtype=torch.uint8)
+        world.wait()
+    finally:
+        # the mapping outlives the name, so nothing is left behind whatever happens
+        if first:
+            path.unlink(missing_ok=True)
     return memory
+
+
+def _refused(path: Path, size: int) -> str | None:
+    """Make a file of a size, all of its room reserved; or say why the disk refuses it."""
+    try:
+        with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            reserve(file, size)
+    except OSError as error:
+        return error.strerror
+    return None

@@ -54,6 +54,7 @@ def preference_metric(
             reference.preprocess,
             reference.image_size,
             advance=bar.advance,
+            note=context.reporter.note,
         )
     candidates = preferences.candidates
     kept_texts = preferences.regulariser_candidates or candidates

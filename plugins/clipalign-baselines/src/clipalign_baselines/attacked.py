@@ -14,7 +14,7 @@ from clipalign.models.loaded import LoadedModel
 from clipalign.progress import Reporter
 from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.training.reference import image_features
-from clipalign.training.streams import Stream, build_stream, decode_pixels
+from clipalign.training.streams import Pixels, Stream, build_stream, decode_pixels
 from clipalign.transforms.context import FitContext
 
 __all__ = ["Attacked"]
@@ -82,7 +82,7 @@ class Attacked:
         """The C texts that chosen and rejected index."""
         return self.preferences.candidates
 
-    def pixels(self, model: LoadedModel, reporter: Reporter) -> Tensor:
+    def pixels(self, model: LoadedModel, reporter: Reporter) -> Pixels:
         """[N, 3, H, W] uint8 of all images, as the model's preprocessing leaves them."""
         paths = self.stream.paths
         with reporter.progress(f"Decoding {self.split} images", len(paths)) as bar:
@@ -92,6 +92,7 @@ class Attacked:
                 model.preprocess,
                 model.image_size,
                 advance=bar.advance,
+                note=reporter.note,
             )
 
     def features(self, model: LoadedModel, reporter: Reporter) -> Tensor:

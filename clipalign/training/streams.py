@@ -156,7 +156,7 @@ def build_stream(preferences: PreferenceSet, split: str) -> Stream:
     """Index one split of a preference set.
 
     Raises:
-        DataError: the split has no preference.
+        DataError: the split has no preference, or a row has no pair to choose between.
     """
     rows: Sequence[PreferenceRow] = preferences.rows(split)
     number: dict[Path, int] = {}
@@ -173,6 +173,8 @@ def build_stream(preferences: PreferenceSet, split: str) -> Stream:
         raise DataError(
             f"{preferences.root}: the split {split!r} has no row with a chosen or a rejected text."
         )
+    if preferences.scope == "row":
+        _check_pairs(judged)
     columns = [
         (
             index(r.image),
@@ -197,6 +199,18 @@ def build_stream(preferences: PreferenceSet, split: str) -> Stream:
         counterpart,
         groups,
     )
+
+
+def _check_pairs(rows: Sequence[PreferenceRow]) -> None:
+    """Refuse a row that chooses between its own two texts and has one."""
+    for row in rows:
+        if row.chosen is None or row.rejected is None:
+            lacking = "chosen" if row.chosen is None else "rejected"
+            raise DataError(
+                f"Each row of this preference set chooses between its own two texts (scope row), "
+                f"and {row.image} has no {lacking} text. Prepare a set whose rows are pairs, or "
+                "one with another scope."
+            )
 
 
 def _counterparts(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from clipalign.errors import DataError
+from clipalign.tasks.preference_set import PreferenceRow
 from clipalign.training.losses import losses
-from clipalign.training.streams import Step
+from clipalign.training.streams import Step, build_stream
 
 ROWS = torch.tensor([4, 1, 5])
 
@@ -111,3 +114,15 @@ def test_the_parts_of_a_step_lose_together_what_the_whole_loses(make_trainer, sc
             torch.testing.assert_close(together, getattr(whole, name), atol=1e-5, rtol=1e-5)
         total = sum(part.total(0.5, 3, 3) for part in parts)
         torch.testing.assert_close(total, whole.total(0.5, 3, 3), atol=1e-5, rtol=1e-5)
+
+
+def test_a_row_without_a_pair_cannot_choose_between_its_two(tmp_path):
+    rows = [PreferenceRow(tmp_path, f"{i}.png", None, "a cat", "a dog") for i in range(2)]
+    rows.append(PreferenceRow(tmp_path, "2.png", None, None, None))  # which only D_reg sees
+    preferences = SimpleNamespace(
+        root=tmp_path, scope="row", candidates=("a cat", "a dog"), rows=lambda split: rows
+    )
+    assert len(build_stream(preferences, "train")) == 2
+    rows.append(PreferenceRow(tmp_path, "3.png", None, "a dog", None))
+    with pytest.raises(DataError, match=r"3\.png has no rejected text"):
+        build_stream(preferences, "train")

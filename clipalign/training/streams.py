@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -233,26 +232,30 @@ class StreamedPixels:
 
     Args:
         decode: image i → [3, H, W] uint8.
-        count: N.
+        shape: N, 3, H and W.
         threads: that decode.
     """
 
-    def __init__(self, decode: Callable[[int], Tensor], count: int, threads: int) -> None:
-        self._decode, self._count = decode, count
+    def __init__(
+        self, decode: Callable[[int], Tensor], shape: tuple[int, ...], threads: int
+    ) -> None:
+        self._decode, self._shape = decode, shape
         self._pool = ThreadPoolExecutor(threads)
-        self._ahead: deque[tuple[list[int], list[Future[Tensor]]]] = deque(maxlen=8)
+        self._ahead: list[tuple[list[int], list[Future[Tensor]]]] = []
 
     def __len__(self) -> int:
-        return self._count
+        return self._shape[0]
 
     def expect(self, rows: Tensor) -> None:
-        """Begin to decode rows [B] that will be asked for."""
-        wanted: list[int] = rows.tolist()
-        self._ahead.append((wanted, [self._pool.submit(self._decode, i) for i in wanted]))
+        """Begin to decode rows [B], which must be asked for: until then they are kept."""
+        if wanted := rows.tolist():
+            self._ahead.append((wanted, [self._pool.submit(self._decode, i) for i in wanted]))
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """[B, 3, H, W] uint8 of rows [B]."""
         wanted: list[int] = rows.tolist()
+        if not wanted:  # the piece of a process that has no rows
+            return torch.empty(0, *self._shape[1:], dtype=torch.uint8)
         for entry in self._ahead:
             if entry[0] == wanted:
                 self._ahead.remove(entry)
@@ -303,7 +306,7 @@ def decode_pixels(
                 f"Images are decoded whenever they are needed: their pixels would take "
                 f"{size_text(size)}, and {memory}."
             )
-        return StreamedPixels(decoded, len(paths), workers or 2)
+        return StreamedPixels(decoded, shape, workers or 2)
     pixels = memory.view(shape)
 
     def decode(i: int) -> None:

@@ -64,3 +64,19 @@ def test_what_does_not_fit_on_the_disk_is_decoded_when_needed_and_that_is_said(
     assert len(said) == 1
     assert f"24 KiB, and {tmp_path} has no room" in said[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_every_image_of_a_step_is_decoded_once_in_however_many_pieces() -> None:
+    decoded: list[int] = []
+
+    def decode(i: int) -> torch.Tensor:
+        decoded.append(i)
+        return torch.full((3, 2, 2), i, dtype=torch.uint8)
+
+    pixels = StreamedPixels(decode, (100, 3, 2, 2), threads=2)
+    pieces = torch.arange(64).tensor_split(70)  # some of them are empty
+    for piece in pieces:
+        pixels.expect(piece)
+    found = torch.cat([pixels[piece] for piece in pieces])
+    assert torch.equal(found[:, 0, 0, 0], torch.arange(64, dtype=torch.uint8))
+    assert len(decoded) == 64

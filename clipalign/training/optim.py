@@ -14,6 +14,8 @@ from clipalign.errors import UsageError
 from clipalign.models.towers import group_of
 from clipalign.models.trainable import TrainablePart
 
+_DECAY = "decoupled_weight_decay"
+
 
 def build_optimizer(
     parameters: Iterable[nn.Parameter],
@@ -23,7 +25,8 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimiser over fp32 master weights.
 
-    Weight decay reaches matrices and convolutions only: gains and biases decay to nothing useful.
+    Weight decay is decoupled, p ← (1 − lr·λ) p before the step, and reaches matrices and
+    convolutions only: gains and biases decay to nothing useful.
     Every parameter starts at `lr`; the engine sets the rate of each step, times the group's
     "lr_scale".
 
@@ -38,15 +41,31 @@ def build_optimizer(
     found: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for parameter, scale in zip(parameters, scales, strict=True):
         found.setdefault((parameter.ndim < 2, scale), []).append(parameter)
+    # torch's weight decay is decoupled in AdamW alone; in the others it goes into the gradient
+    name = "weight_decay" if config.optimizer == "adamw" else _DECAY
     groups: list[dict[str, Any]] = [
-        {"params": members, "weight_decay": 0.0 if flat else config.weight_decay, "lr_scale": scale}
+        {"params": members, name: 0.0 if flat else config.weight_decay, "lr_scale": scale}
         for (flat, scale), members in sorted(found.items(), key=lambda item: item[0])
     ]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=0.9)
-    if config.optimizer == "adamax":  # the paper's
-        return torch.optim.Adamax(groups, lr=lr)
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.SGD(groups, lr=lr, momentum=0.9)
+        if config.optimizer == "sgd"
+        else torch.optim.Adamax(groups, lr=lr)  # the paper's
+    )
+    optimizer.register_step_pre_hook(_decay)
+    return optimizer
+
+
+@torch.no_grad()
+def _decay(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Shrink what is about to be stepped."""
+    for group in optimizer.param_groups:
+        if decay := group.get(_DECAY, 0.0):  # absent from an early checkpoint
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.mul_(1 - group["lr"] * decay)
 
 
 def rate_scales(part: TrainablePart, config: TrainConfig) -> list[float]:

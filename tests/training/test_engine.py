@@ -78,7 +78,8 @@ def test_accumulated_parts_give_the_trajectory_of_the_whole_batch(
 def test_a_stopped_and_resumed_training_ends_bit_for_bit_the_same(
     make_trainer: Make, recorder: Any, averaging: str, trainable: str, optimizer: str
 ) -> None:
-    options = {"averaging": averaging, "trainable": trainable, "optimizer": optimizer}
+    options: dict[str, Any] = {"averaging": averaging, "trainable": trainable}
+    options |= {"optimizer": optimizer, "weight_decay": 0.1}
     whole = make_trainer(**options)
     whole.run()
     stopped = recorder(stop_after=4)

@@ -31,9 +31,24 @@ def test_a_warm_up_longer_than_the_training_never_exceeds_one() -> None:
 
 
 @pytest.mark.parametrize("name", ["adamw", "adamax", "sgd"])
-def test_matrices_are_decayed_and_biases_are_not(name: str) -> None:
-    parameters = [torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2))]
-    config = TrainConfig(optimizer=name, weight_decay=0.1)
-    optimizer = build_optimizer(parameters, config, lr=0.01)
-    decay = {p.ndim: g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
-    assert decay == {2: 0.1, 1: 0.0}
+@pytest.mark.parametrize("decay", [1e-3, 0.5])
+def test_matrices_are_decayed_beside_the_gradient_and_biases_are_not(
+    name: str, decay: float
+) -> None:
+    sizes = ((2, 2), (3, 3), (2,))
+    parameters = [torch.nn.Parameter(torch.ones(size)) for size in sizes]
+    unreached = torch.nn.Parameter(torch.ones(2, 2))
+    config = TrainConfig(optimizer=name, weight_decay=decay)
+    optimizer = build_optimizer([*parameters, unreached], config, 1.0, [1.0, 0.5, 1.0, 1.0])
+    for rate in (0.1, 0.02):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["lr_scale"]
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+    expected = (
+        (1 - 0.1 * decay) * (1 - 0.02 * decay), (1 - 0.05 * decay) * (1 - 0.01 * decay), 1.0
+    )  # fmt: skip
+    for parameter, value in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.detach(), torch.full_like(parameter, value))
+    assert torch.equal(unreached, torch.ones(2, 2))

@@ -32,6 +32,7 @@ from clipalign.models.spec import (
 from clipalign.models.transformers_format import read_json, read_transformers_config
 from clipalign.models.transformers_names import from_transformers, open_clip_model_cfg
 from clipalign.models.weights import inspect_weights, read_weights, weights_in
+from clipalign.seeding import seeded
 
 __all__ = ["LoadedModel", "default_device", "load_model", "model_config", "open_clip_module"]
 
@@ -82,9 +83,8 @@ def load_model(
     open_clip_module(announce)
     source = _SOURCES[parsed.kind](parsed)
     check_size(source.config["model_cfg"], source.weights)
-    with torch.random.fork_rng(devices=[]):
-        # Seeded for the kind "random"; for the others every weight is overwritten below.
-        torch.manual_seed(_RANDOM_SEED)
+    with seeded(_RANDOM_SEED):
+        # for the kind "random"; for the others every weight is overwritten below
         clip = build_clip(source.config)
     if source.weights is not None:
         _load_weights(clip, source, parsed)

@@ -261,7 +261,8 @@ class LoadedModel:
             ModelError: the weights do not fit the architecture.
         """
         config = config or self.config
-        clip = build_clip(config)
+        with torch.random.fork_rng(devices=[]):  # the random weights that are overwritten
+            clip = build_clip(config)
         try:
             clip.load_state_dict(state)
         except RuntimeError as error:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from clipalign.errors import UsageError
 from clipalign.models.library import open_clip_module
+from clipalign.seeding import seeded
 
 if TYPE_CHECKING:
     from clipalign.models.loaded import LoadedModel
@@ -40,8 +40,7 @@ def add_adapters(model: LoadedModel, rank: int, seed: int) -> Any:
             "image-encoder, last:K or head."
         )
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, model.device):
         adapters = LoraModel(model.clip.visual, config, "default")
     for module in adapters.modules():
         if isinstance(module, MultiheadAttention):

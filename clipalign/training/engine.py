@@ -283,9 +283,9 @@ class Trainer:
         """Everything that the next step depends on."""
         optimizer, optimizer_plain = flatten_optimizer(self.optimizer.state_dict())
         average, average_plain = self.average.state()
-        random = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            random["cuda"] = torch.cuda.get_rng_state()
+        random, device = {"cpu": torch.get_rng_state()}, self.problem.part.model.device
+        if device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(device)
         return Checkpoint(
             self.step,
             {
@@ -332,8 +332,9 @@ class Trainer:
             self.scaler.load_state_dict(plain["scaler"])
         self.best, self.waited = float(plain["best"]), int(plain["waited"])
         torch.set_rng_state(tensors["random"]["cpu"])
-        if "cuda" in tensors["random"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors["random"]["cuda"])
+        device = self.problem.part.model.device
+        if "cuda" in tensors["random"] and device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random"]["cuda"], device)
 
     def _sliced(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: sliced(value, self.parameters[name]) for name, value in weights.items()}

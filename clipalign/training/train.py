@@ -30,6 +30,7 @@ from clipalign.models.trainable import apply_trainable, parse_trainable
 from clipalign.objectives.base import Objective
 from clipalign.plugins import call_hook
 from clipalign.progress import Bar, Reporter, Silent
+from clipalign.seeding import seeded
 from clipalign.tasks.prepare import preferences_of
 from clipalign.training.averaging import build_average
 from clipalign.training.checkpoint import (
@@ -132,8 +133,8 @@ def train(
     world = join(settings.train.peer_timeout)
     say: Reporter = (reporter if world.first else None) or Silent()
     try:
-        with StopSignal() as signal, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)  # of what an objective may draw; the data has its own
+        # of what an objective may draw; the data has a generator of its own
+        with StopSignal() as signal, seeded(settings.seed, device):
             session = _Session(settings, device, say, signal, world)
             session.prepare()
             if run is None:

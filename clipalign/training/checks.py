@@ -98,9 +98,14 @@ def feedback_needed(loss: Objective) -> tuple[str, ...]:
     return {"pair": ("chosen", "rejected"), "chosen": ("chosen",), "any": ()}[loss.requires]
 
 
-def check_feedback(preferences: PreferenceSet, method: str, need: Sequence[str]) -> None:
-    """Refuse an objective that some row cannot feed, before anything is loaded."""
-    for row in preferences.rows("train"):
+def check_feedback(
+    preferences: PreferenceSet, splits: Sequence[str], method: str, need: Sequence[str]
+) -> None:
+    """Refuse an objective that some row of these splits cannot feed, before anything is loaded.
+
+    A row without what the objective needs would have a loss of 0, in validation as in training.
+    """
+    for row in (row for split in splits for row in preferences.rows(split)):
         if row.chosen is None and row.rejected is None:
             continue
         lacking = [n for n in need if getattr(row, n) is None]

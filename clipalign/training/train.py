@@ -181,7 +181,8 @@ class _Session:
         needs = feedback_needed(self.objective)
         validates = config.train.validate_every is not None
         self.preferences = preferences_of(config, self.say, needs=needs, validates=validates)
-        check_feedback(self.preferences, config.method, needs)
+        splits = ["train", "validation"] if validates else ["train"]
+        check_feedback(self.preferences, splits, config.method, needs)
         self.model = load_model(
             config.model, self.device, config.train.precision, announce=self.say.note
         )
@@ -197,7 +198,7 @@ class _Session:
             self.part, self.preferences, 2 * config.train.batch_size, config.train.workers,
             config.train.cache_trunk, self.say, self.world,
         )  # fmt: skip
-        self.data, *validation = loader.load(["train", "validation"] if validates else ["train"])
+        self.data, *validation = loader.load(splits)
         self.validation = validation[0] if validation else None
         steps = config.train
         rate_scales(self.part, steps)

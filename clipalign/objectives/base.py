@@ -137,8 +137,9 @@ class Objective(nn.Module):
     def initial_value(self, batch: PolicyBatch) -> Tensor | None:
         """The loss [B] that the formula gives when π_θ = π_ref, or None where it is not known.
 
-        The first training step compares it with what `forward` returned, so that a reference
-        that is not the starting point, or a mis-wired batch, is caught before any step is taken.
+        The first training step compares it, in evaluation mode, with what `forward` returns of
+        the reference in place of the policy, so that a wrong formula is caught before any step is
+        taken.
         """
         return None
 

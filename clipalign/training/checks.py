@@ -3,46 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from clipalign.errors import DataError, PluginError, TrainingError
 from clipalign.models.trainable import TrainablePart
-from clipalign.objectives.base import Objective
+from clipalign.objectives.base import Objective, PolicyBatch
 from clipalign.plugins import owner_of
 from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.training.losses import Losses, Problem
 from clipalign.training.sharding import whole
 
-_TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 5e-2}
+_ROUNDING = {"fp32": 1e-3, "bf16": 1e-2, "fp16": 1e-2}
+"""Of a cosine: how far one image's may lie apart in two batches; on GPUs fp32 may be TF32."""
+_TOLERANCE = 1e-3
+"""Of a loss of policy = reference, times 1 + its value."""
 
 
-def check_start(parts: list[Losses], precision: str, objective: object) -> None:
+def check_start(parts: list[Losses], precision: str, problem: Problem) -> None:
     """The policy is the reference, and the loss has the value that its formula gives there.
 
+    They are two checks, for a loss may answer to a difference of log-probabilities by any factor.
+    The first allows for rounding, which the logit scale magnifies; the second, of the reference in
+    place of the policy, has none to allow for.
+
     Raises:
-        TrainingError: it does not; nothing has been trained.
-        PluginError: the loss does not depend on the policy.
+        TrainingError: the policy is not the reference; nothing has been trained.
+        PluginError: the loss has another value, or does not depend on the policy.
     """
+    objective, scale = problem.objective, float(problem.part.model.logit_scale)
+    allowed = 2 * scale * _ROUNDING[precision]  # of the logit, and of the sum that it is part of
     for part in parts:
         if len(part.preference) and not part.preference.requires_grad:
             raise PluginError(
                 f"The loss of the objective {type(objective).__name__} of {owner_of(objective)} "
                 "has no gradient: it would train nothing."
             )
-        reference = getattr(objective, "initial_value")(part.batch)  # noqa: B009
-        if reference is None:
-            continue
-        value = part.preference.detach()
-        error = (value - reference).abs()
-        allowed = _TOLERANCE[precision] * (1 + reference.abs())
-        if bool((error > allowed).any()) or not bool(torch.isfinite(error).all()):
-            i = int(torch.nan_to_num(error, nan=torch.inf).argmax())
+        apart = (part.batch.policy.detach() - part.batch.reference).abs()
+        if bool((apart > allowed).any()):
             raise TrainingError(
-                f"Before the first step the loss of an image is {float(value[i]):.6g}, "
-                f"but at policy = reference it must be {float(reference[i]):.6g}. The reference "
-                "features do not belong to this model: clear the cache, or report this."
+                "Before the first step the policy must be the reference, but a log-probability "
+                f"differs by {float(apart.max()):.3g} nats, and rounding explains {allowed:.3g}. "
+                "The reference features do not belong to this model: clear the cache, or report "
+                "this."
             )
+        _check_value(part.batch, objective)
+
+
+@torch.no_grad()
+def _check_value(batch: PolicyBatch, objective: Objective) -> None:
+    """The objective of policy = reference is the value that it says it has there."""
+    start = replace(batch, policy=batch.reference)
+    objective.eval()  # looking changes nothing that it has learnt
+    expected, value = objective.initial_value(start), objective(start)
+    objective.train()
+    if expected is None:
+        return
+    wrong = ~((value - expected).abs() <= _TOLERANCE * (1 + expected.abs()))  # or no number
+    if bool(wrong.any()):
+        i = int(wrong.nonzero()[0])
+        raise PluginError(
+            f"At policy = reference the objective {type(objective).__name__} of "
+            f"{owner_of(objective)} gives an image a loss of {float(value[i]):.6g}, and by its own "
+            f"formula (initial_value) it must be {float(expected[i]):.6g}. Report it to its author."
+        )
 
 
 def check_gradients(part: TrainablePart) -> list[str]:

@@ -204,7 +204,7 @@ class Trainer:
         return measures(self.world.gather(table), self.problem.penalty(), self.problem.weight)
 
     def _check_first(self, parts: list[Losses]) -> None:
-        check_start(parts, self.config.precision, self.problem.objective)
+        check_start(parts, self.config.precision, self.problem)
         if zero := check_gradients(self.problem.part):
             names = ", ".join(zero[:3]) + (" …" if len(zero) > 3 else "")
             self.callbacks.warn(f"No gradient in the first step reaches {names}.")

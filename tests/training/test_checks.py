@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-from clipalign.errors import DataError
+from clipalign.build import objective
+from clipalign.errors import DataError, PluginError, TrainingError
+from clipalign.objectives.base import PolicyBatch
+from clipalign.objectives.dpo import DPO
 from clipalign.tasks.preference_set import PreferenceRow
 from clipalign.training.checks import check_feedback
 
@@ -29,3 +34,33 @@ def test_a_row_that_cannot_feed_the_objective_is_refused_in_every_split_that_is_
     check_feedback(preferences, ["train", "validation"], "kto", ())
     with pytest.raises(DataError, match=r"'dpo' needs chosen and rejected .* c\.png has no rej"):
         check_feedback(preferences, ["train", "validation"], "dpo", PAIR)
+
+
+def test_rounding_of_a_precision_is_allowed_however_sharply_the_loss_answers(
+    make_trainer: Callable[..., Any],
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def rounded(precision: str) -> Any:
+        trainer = make_trainer(method=objective("dpo", beta=50.0), precision=precision, steps=1)
+        reference = trainer.data.reference
+        reference += 3e-3 * torch.randn(reference.shape, generator=generator)
+        return trainer
+
+    rounded("bf16").run()
+    with pytest.raises(TrainingError, match="must be the reference"):
+        rounded("fp32").run()
+
+
+class Mistaken(DPO):
+    """Says of itself what is not so."""
+
+    def initial_value(self, batch: PolicyBatch) -> torch.Tensor:
+        return 0.5 * super().initial_value(batch)
+
+
+def test_an_objective_that_does_not_start_where_it_says_is_named(
+    make_trainer: Callable[..., Any],
+) -> None:
+    with pytest.raises(PluginError, match=r"Mistaken of .* loss of 0\.693147, and .* be 0\.346574"):
+        make_trainer(method=Mistaken()).run()

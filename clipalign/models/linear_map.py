@@ -73,6 +73,12 @@ class LinearMap:
         u, s, vt = torch.linalg.svd(self.weight.detach().double())
         return u, s, vt
 
+    @property
+    def condition(self) -> float:
+        """The largest singular value over the smallest; infinite where that is 0."""
+        sigma = self.svd[1]
+        return float(sigma[0] / sigma[-1])
+
     def power(self, t: float, eps: float = 1e-6) -> LinearMap:
         """W_t = U Σᵗ Vᵀ with Σ ≥ eps (arXiv 2411.08923, §3.3).
 

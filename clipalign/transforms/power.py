@@ -30,6 +30,9 @@ from clipalign.transforms.spectrum import Powers
 
 __all__ = ["Power", "PowerTransform", "powers_of"]
 
+_STEEP = 1e6
+"""Largest stretch of a map over its smallest, beyond which float32 keeps little of the latter."""
+
 
 @dataclass(frozen=True, eq=False)
 class PowerTransform(Transform):
@@ -165,6 +168,12 @@ class Power:
         else:
             t = options.t
         linear, maps = compose_runs([*before, (run.path, t)])
+        if (ratio := linear.condition) > _STEEP:
+            context.reporter.note(
+                f"Warning: at t={t:g} the map stretches one direction {ratio:.1e} times as much as "
+                "another. It is folded into float32 weights, which keep some seven digits, so what "
+                "lies along the weaker ones is lost in rounding. Choose a t nearer to 0."
+            )
         return PowerTransform(linear, maps, neutral)
 
 

@@ -90,6 +90,17 @@ def test_maps_of_two_runs_fold_in_the_stated_order(tiny, pixels_for, make_run):
     )
 
 
+def test_a_map_too_steep_for_float32_is_said(tiny, make_run, notes):
+    model = tiny("vit")
+    sigma = torch.linspace(1.0, 1e-4, model.embed_dim)
+    run = make_run("steep", model, linear=LinearMap(torch.diag(sigma)))
+    Power(t=-1.0).fit(FitContext.open(run, reporter=notes))
+    assert not notes.lines
+    Power(t=-2.0).fit(FitContext.open(run, reporter=notes))
+    assert len(notes.lines) == 1
+    assert "at t=-2 the map stretches one direction 1.0e+08 times" in notes.lines[0]
+
+
 def test_a_saved_transform_is_the_same_transform(tiny, make_run, tmp_path):
     fitted = fit(make_run("a", tiny("vit")), t=0.3)
     fitted.save(tmp_path / "t.safetensors")

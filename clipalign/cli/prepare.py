@@ -96,6 +96,9 @@ def prepare(
 
     A folder has one sub-folder a class (or train/, val/ and test/ with those); a table has the
     columns image and label. Images that cannot be used are listed in quarantine.jsonl.
+
+    Preferences of your own may say in columns reward_chosen and reward_rejected what the two texts
+    are worth, where a text that nobody judged is worth 0; objectives that take rewards read them.
     """
     out = Console(json=as_json, quiet=quiet)
     options = options_of(settings, "--set")

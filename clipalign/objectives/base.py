@@ -23,7 +23,8 @@ class PolicyBatch:
         reference: [B, C] natural-log π_ref(y|x), without gradient.
         chosen: [B] int64 index into C of the preferred text, −1 where there is none.
         rejected: [B] int64 index into C of the dispreferred text, −1 where there is none.
-        reward: [B, C] reward of each candidate, where the task gives one; else None.
+        reward: [B, C] reward of each candidate, where the task gives one (columns `reward_chosen`
+            and `reward_rejected` of its rows; 0 for all other candidates); else None.
     """
 
     policy: Tensor

@@ -24,6 +24,7 @@ then takes those of the batch, unless it has texts of its own.
 """
 
 SHOWS, COUNTERPART = "regulariser_shows", "regulariser_counterpart"
+REWARDS = ("reward_chosen", "reward_rejected")
 """Names of the columns of a row that training reads; see `PreparedRow.columns`."""
 
 
@@ -55,10 +56,12 @@ class PreparedRow:
         chosen: the preferred text; None where there is none.
         rejected: the dispreferred text; None where there is none. A row with neither is an image
             that only the regulariser sees.
-        columns: further columns of text: the same names in every row of the task. Two of them
+        columns: further columns of text: the same names in every row of the task. Some of them
             mean something to training. SHOWS names what the image shows, and COUNTERPART what the
             images show that it is to be like: the regulariser then holds the clean image to what
-            the reference says of such an image, and not of itself.
+            the reference says of such an image, and not of itself. REWARDS are numbers, what the
+            chosen and the rejected text are worth where a text that nobody judged is worth 0; they
+            are `PolicyBatch.reward`, and must be in every row or in none.
     """
 
     image: Image.Image

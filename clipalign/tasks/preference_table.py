@@ -46,7 +46,7 @@ class PreferenceRow:
         key: of the example that the row was made of.
         group: rows that share a group are not independent.
         columns: whatever else the row says (attack_text, style, …); `PreparedRow.columns` tells of
-            two that training reads.
+            those that training reads.
     """
 
     folder: Path

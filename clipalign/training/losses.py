@@ -144,6 +144,7 @@ def losses(problem: Problem, data: Data, step: Step, world: World = ALONE) -> Lo
         reference=ref_pref,
         chosen=choice.chosen.to(device),
         rejected=choice.rejected.to(device),
+        reward=_reward(stream, step, choice, ref_pref),
     )
     policy_reg = log_policy(features[b:], part.text_features(reg_texts), scale, bias)
     penalty = features.new_zeros(())
@@ -182,6 +183,18 @@ def _choice(stream: Stream, step: Step) -> _Choice:
     )
 
 
+def _reward(stream: Stream, step: Step, choice: _Choice, like: Tensor) -> Tensor | None:
+    """[B, C] as `like`: what a row says of its own texts, and 0 for all others."""
+    if stream.reward is None:
+        return None
+    reward = torch.zeros_like(like, device="cpu")
+    given = stream.reward[step.rows].unbind(1)
+    for index, value in zip((choice.chosen, choice.rejected), given, strict=True):
+        there = (index >= 0).nonzero().squeeze(1)
+        reward[there, index[there]] = value[there]
+    return reward.to(like.device)
+
+
 def needs_whole(objective: Objective) -> bool:
     """Whether an objective must see the whole batch: it compares images, or keeps a state."""
     return not objective.per_image or any(True for _ in objective.buffers())
@@ -194,7 +207,8 @@ def _whole(batch: PolicyBatch, world: World) -> tuple[PolicyBatch, slice]:
     policy, own = world.gather_with_gradient(batch.policy)
     rest = (batch.reference, batch.chosen, batch.rejected)
     reference, chosen, rejected = (world.gather_with_gradient(t)[0] for t in rest)
-    return PolicyBatch(policy, reference, chosen, rejected), own
+    reward = None if batch.reward is None else world.gather_with_gradient(batch.reward)[0]
+    return PolicyBatch(policy, reference, chosen, rejected, reward), own
 
 
 def measures(table: Tensor, penalty: float, weight: float) -> dict[str, float]:

@@ -8,6 +8,7 @@ alone, so that a resumed run sees what an undisturbed one would.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from clipalign.cache import size_text
 from clipalign.errors import DataError
 from clipalign.files import reserve
 from clipalign.models.preprocess import Preprocess
-from clipalign.tasks.base import COUNTERPART, SHOWS, Scope
+from clipalign.tasks.base import COUNTERPART, REWARDS, SHOWS, Scope
 from clipalign.tasks.preference_set import PreferenceRow, PreferenceSet
 from clipalign.training.distributed import ALONE, World
 
@@ -80,6 +81,8 @@ class Stream:
         counterpart: [P] of each row, which of `groups` its clean image is held to, −1 for itself;
             None where all are held to themselves.
         groups: of images, indices into N: all that show one thing.
+        reward: [P, 2] what each row's chosen and rejected text are worth, 0 for a missing one; None
+            where the rows do not say.
     """
 
     paths: tuple[Path, ...]
@@ -91,6 +94,7 @@ class Stream:
     scope: Scope = "all"
     counterpart: Tensor | None = None
     groups: tuple[Tensor, ...] = ()
+    reward: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.image)
@@ -155,7 +159,8 @@ def build_stream(preferences: PreferenceSet, split: str) -> Stream:
     """Index one split of a preference set.
 
     Raises:
-        DataError: the split has no preference, or a row has no pair to choose between.
+        DataError: the split has no preference, or a row has no pair to choose between, or no reward
+            where others have one.
     """
     rows: Sequence[PreferenceRow] = preferences.rows(split)
     number: dict[Path, int] = {}
@@ -197,6 +202,7 @@ def build_stream(preferences: PreferenceSet, split: str) -> Stream:
         preferences.scope,
         counterpart,
         groups,
+        _rewards(judged),
     )
 
 
@@ -210,6 +216,35 @@ def _check_pairs(rows: Sequence[PreferenceRow]) -> None:
                 f"and {row.image} has no {lacking} text. Prepare a set whose rows are pairs, or "
                 "one with another scope."
             )
+
+
+def _rewards(rows: Sequence[PreferenceRow]) -> Tensor | None:
+    """Of each row's two texts, [P, 2]; None where no row says what a text is worth."""
+    if not any(row.columns.get(name) for row in rows for name in REWARDS):
+        return None
+    of_chosen, of_rejected = REWARDS
+    return torch.tensor(
+        [
+            [_reward(row, of_chosen, row.chosen), _reward(row, of_rejected, row.rejected)]
+            for row in rows
+        ]
+    )
+
+
+def _reward(row: PreferenceRow, column: str, text: str | None) -> float:
+    if text is None:
+        return 0.0
+    cell = row.columns.get(column)
+    try:
+        value = float(str(cell))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(
+            f"The {column} of {row.image} is {cell!r}. Where one row of a set says what its texts "
+            "are worth all must, in numbers: fill the column in, or give it another name."
+        )
+    return value
 
 
 def _counterparts(

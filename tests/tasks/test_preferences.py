@@ -10,6 +10,7 @@ from PIL import Image
 
 from clipalign.errors import ConfigError, DataError, UsageError
 from clipalign.tasks.prepare import prepare
+from clipalign.training.streams import build_stream
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -43,6 +44,24 @@ def test_pairs_become_rows_that_hold_their_own_image_still(table, tmp_path):
     assert set(made.candidates) == {text for row in PAIRS for text in row[1:]}
     assert made.scope == "batch"
     assert made.regulariser_candidates is None
+
+
+def test_rewards_of_a_table_are_those_of_its_stream(table, tmp_path):
+    header = ("image", "chosen", "rejected", "reward_chosen", "reward_rejected")
+    rows = [(*PAIRS[0], "2.5", "-1"), (*PAIRS[1][:2], "", "1e1", "")]
+    made = prepare("preferences", table(header, rows), tmp_path / "out")
+    assert build_stream(made, "train").reward.tolist() == [[2.5, -1.0], [10.0, 0.0]]
+    plain = prepare("preferences", table(header[:3], PAIRS), tmp_path / "plain")
+    assert build_stream(plain, "train").reward is None
+
+
+@pytest.mark.parametrize("cell", ["", "nan", "good"])
+def test_a_reward_that_is_missing_or_no_number_is_named(table, tmp_path, cell):
+    header = ("image", "chosen", "rejected", "reward_chosen", "reward_rejected")
+    path = table(header, [(*PAIRS[0], "2.5", "-1"), (*PAIRS[1], "1", cell)])
+    made = prepare("preferences", path, tmp_path / "out")
+    with pytest.raises(DataError, match=rf"reward_rejected of .*png is '{cell}'"):
+        build_stream(made, "train")
 
 
 def test_judgements_of_one_image_share_its_file(table, tmp_path):

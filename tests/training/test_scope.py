@@ -126,3 +126,19 @@ def test_a_row_without_a_pair_cannot_choose_between_its_two(tmp_path):
     rows.append(PreferenceRow(tmp_path, "3.png", None, "a dog", None))
     with pytest.raises(DataError, match=r"3\.png has no rejected text"):
         build_stream(preferences, "train")
+
+
+@pytest.mark.parametrize("scope", ["all", "batch", "row"])
+def test_rewards_of_the_rows_reach_their_candidates_in_every_scope(make_trainer, scope):
+    trainer, step = scoped(make_trainer, scope, method="rlhf")
+    reward = torch.stack([torch.arange(12.0), -torch.arange(12.0)], dim=1)
+    stream = dataclasses.replace(trainer.data.stream, reward=reward)
+    trainer.data = dataclasses.replace(trainer.data, stream=stream)
+    result = losses(trainer.problem, trainer.data, step)
+    batch = result.batch
+    rows = torch.arange(3)
+    assert batch.reward[rows, batch.chosen].tolist() == [4, 1, 5]
+    assert batch.reward[rows, batch.rejected].tolist() == [-4, -1, -5]
+    assert batch.reward.count_nonzero() == 6
+    expected = -(batch.reference.exp() * batch.reward).sum(1)  # RLHF at the start
+    torch.testing.assert_close(result.preference, expected, atol=1e-3, rtol=1e-3)

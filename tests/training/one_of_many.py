@@ -72,7 +72,7 @@ SCENES: dict[str, dict[str, Any]] = {
     "sharded": {
         "method": "kto",
         "optimizer": "sgd",
-        "weight_decay": 0.5,
+        "weight_decay": 0.1,
         "fsdp": True,
         "accumulate": 2,
         "rows": 9,

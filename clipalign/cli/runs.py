@@ -76,13 +76,16 @@ def list_(
     """List the runs below a folder.
 
     A KEY is a column, a key of the configuration (train.lr), a number of the log (loss), or a
-    metric of a result (attacked_accuracy, or typographic-emoji-test.attacked_accuracy).
+    metric of a result: attacked_accuracy for that of the split test (without one, of the first
+    test split, which is then named), attacked_accuracy@SPLIT for that of another, or
+    typographic-emoji-test.attacked_accuracy for that of one file.
 
     \b
     Examples:
       clipalign runs list
       clipalign runs list --where method=kto --where state=finished
       clipalign runs list --sort attacked_accuracy --reverse --show attacked_accuracy
+      clipalign runs list --show attacked_accuracy@test-unseen-concepts
       clipalign runs list experiments/ --where 'train.lr<=1e-4' --json
     """
     conditions = [Condition.parse(text) for text in where or ()]
@@ -103,10 +106,15 @@ def list_(
         documents = [
             {**summarise(run), **{key: each.get(key) for key in more}} for run, each in known
         ]
+        splits = [each.splits for _, each in known]
     else:
         documents = [summarise(run) for run in (reversed(runs) if reverse else runs)]
+        splits = [{} for _ in documents]
     columns = [*COLUMNS, *(key for key in more if key not in COLUMNS)]
-    rows = [[_cell(document[column]) for column in columns] for document in documents]
+    rows = [
+        [f"{_cell(d[c])} ({of[c]})" if c in of else _cell(d[c]) for c in columns]
+        for d, of in zip(documents, splits, strict=True)
+    ]
     of = f" of which this holds: {', '.join(where)}" if where and runs else ""
     nothing = f"There are no runs in {root}{of}."
     text = table([c.upper() for c in columns], rows) if rows else nothing

@@ -19,6 +19,7 @@ from clipalign.cli.console import (
     terminal_width,
     wrapped,
 )
+from clipalign.cli.plain_words import value_words
 from clipalign.cli.run_facts import (
     COLUMNS,
     ROOT,
@@ -40,7 +41,7 @@ from clipalign.reports.sparklines import curve_rows, read_curves
 if TYPE_CHECKING:
     from clipalign.comparison.runs import ResultPair
 
-__all__ = ["app", "complete_runs", "find_runs", "last_metrics", "sparklines"]
+__all__ = ["app", "complete_models", "complete_runs", "find_runs", "last_metrics", "sparklines"]
 
 app = typer.Typer(no_args_is_help=True, help="List, show, compare and remove training runs.")
 
@@ -50,6 +51,11 @@ _DETAIL = re.compile(r"(^|_)reverse_|_(median|p\d+)$")
 def complete_runs(incomplete: str) -> list[str]:
     """Shell completion for an argument that takes a run directory."""
     return [str(run) for run in find_runs(ROOT) if str(run).startswith(incomplete)]
+
+
+def complete_models(incomplete: str) -> list[str]:
+    """Shell completion for an argument that takes a model spec: the embedded model, and runs."""
+    return [m for m in ("emoji-tiny", *complete_runs("")) if m.startswith(incomplete)]
 
 
 @app.command("list")
@@ -127,7 +133,7 @@ def show(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Show one run: how it was configured, how far it came, its curves, what was measured.
+    """Show one run: its settings, its curves, and what was measured.
 
     \b
     Example:
@@ -147,7 +153,7 @@ def compare(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN RUN…",
+            metavar="RUN",
             help="Two run directories or more; each is compared with the first.",
             autocompletion=complete_runs,
         ),
@@ -158,7 +164,7 @@ def compare(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Compare runs: where their configurations differ, and their results image by image.
+    """Compare the settings of runs, and their results image by image.
 
     \b
     Examples:
@@ -192,7 +198,7 @@ def compare(
 def rm(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN…", help="Run directories.", autocompletion=complete_runs),
+        typer.Argument(metavar="RUN", help="Run directories.", autocompletion=complete_runs),
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     force: Annotated[
@@ -253,16 +259,18 @@ def _suite(document: dict[str, Any]) -> str:
 
 
 def _text(run: Path, document: dict[str, Any]) -> str:
-    rows = [(k, v) for k, v in document["config"].items() if v not in (None, {}) and k != "train"]
-    rows += [(f"train.{k}", v) for k, v in (document["config"].get("train") or {}).items()]
+    config = document["config"]
+    train = config.get("train") if isinstance(config.get("train"), dict) else {}
+    known = {k: v for k, v in config.items() if v not in (None, {}) and k != "train"}
+    known |= {f"train.{k}": v for k, v in train.items()}
+    rows = [(key, value_words(value)) for key, value in known.items()]
     lines = [f"{run}: {document['state']}", "", table(["KEY", "VALUE"], rows)]
     if curves := sparklines(run):
         lines += ["", f"Curves, to step {document['step']}:", "", curves]
     elif document["metrics"]:
         lines += ["", table(["LAST STEP", ""], list(document["metrics"].items()))]
     if document["results"]:
-        names = ", ".join(f"results/{n}.json" for n in document["results"])
-        lines += ["", wrapped(f"Results: {names}")]
+        lines += ["", "Results:", *(f"  results/{name}.json" for name in document["results"])]
     if document["state"] == "finished":
         lines += ["", f'open_clip.create_model_and_transforms("local-dir:{run / "model"}")']
     words = "Where to look next:" if document["state"] == "finished" else "Go on with:"
@@ -309,6 +317,8 @@ def _compared(first: Path, other: str, pairs: Sequence[ResultPair], details: boo
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
+    if isinstance(value, bool | list | dict):
+        return value_words(value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

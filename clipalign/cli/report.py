@@ -17,7 +17,7 @@ from clipalign.cli.console import (
     terminal_width,
 )
 from clipalign.cli.runs import complete_runs
-from clipalign.errors import UsageError
+from clipalign.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from clipalign.reports.report import ReportResult
@@ -88,7 +88,7 @@ def report(
     chosen = paths or [_newest()]
     options = _dataset_options(settings or (), dataset)
     _check(chosen)
-    out.note("Gathering results and images …")
+    out.note("Gathering results and images…")
     from clipalign.reports.report import report as write_report
 
     made = write_report(
@@ -155,7 +155,7 @@ def _check(paths: list[Path]) -> None:
     for path in paths:
         if not path.exists():
             known = complete_runs("")
-            raise UsageError(f"There is no {path}.{near_matches(str(path), known)}")
+            raise RunError(f"There is no {path}.{near_matches(str(path), known)}")
 
 
 def _dataset_options(settings: list[str] | tuple[()], dataset: str | None) -> dict[str, Any]:

@@ -51,7 +51,9 @@ class Typographic:
             1, ge=1, le=1000, description="Attacked copies of each image, a wrong word each."
         )
         template: Template | None = Field(
-            None, description="Prompt with one {}; null for the first of the dataset's."
+            None,
+            description="Prompt with one {}; null for the first of the dataset's. Names are put in "
+            "as they are, as in CLIP's own templates: a photo of a orangutan.",
         )
         fonts: tuple[Path, ...] | None = Field(
             None, min_length=1, description="Font files for every split; null for clipalign's own."

@@ -55,14 +55,14 @@ class TransformResult:
     transform: Transform
 
     def document(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
+        """As plain values, for JSON; `statement` is None where nothing was to be found."""
         return {
             "method": self.method,
             "source": self.source,
             "model": str(self.model),
             "open_clip_line": self.open_clip_line,
             "transform": self.transform.describe(),
-            "statement": self.transform.statement(),
+            "statement": self.transform.statement() or None,
         }
 
 

@@ -7,6 +7,8 @@ import json
 import pytest
 
 from clipalign.cli.app import run
+from clipalign.hookspecs import KINDS
+from clipalign.plugins import registry
 from tests.command_lines import LEAVES, arguments_of, parse, words_of
 
 NAMES = [" ".join(path) for path in LEAVES]
@@ -36,6 +38,36 @@ def test_its_help_documents_every_option_and_argument(name, capsys):
         assert all(option in shown for option in options), param.name
         assert " ".join(param.help.split())[:40] in together, param.name
     assert max(map(len, shown.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_arguments_are_in_capitals_and_only_optional_ones_in_brackets(name, capsys):
+    assert run([*name.split(), "--help"]) == 0
+    usage = capsys.readouterr().out.partition("[OPTIONS]")[2].splitlines()[0].split()
+    arguments = [p for p in BY_NAME[name].params if p.param_type_name == "argument"]
+    for shown, argument in zip(usage, arguments, strict=True):
+        assert shown.upper() == shown
+        assert not set(shown) & set("{}…")
+        bare = shown.removesuffix("...")
+        assert (bare.startswith("[") and bare.endswith("]")) is not argument.required
+        assert "[[" not in bare
+
+
+@pytest.mark.parametrize("group", sorted({path[0] for path in LEAVES if len(path) == 2}))
+def test_a_group_lists_its_commands_uncut(group, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run([group, "--help"]) == 0
+    listed = capsys.readouterr().out.partition("Commands:")[2].strip().splitlines()
+    assert len(listed) == sum(path[0] == group for path in LEAVES)
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_registered_says_what_it_is_in_a_sentence(kind):
+    for name in registry(kind).names():
+        entry = registry(kind).entry(name)
+        assert entry.summary[:1].upper() == entry.summary[:1], name
+        assert entry.summary.endswith("."), name
 
 
 @pytest.mark.parametrize("name", NAMES)

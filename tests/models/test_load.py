@@ -321,7 +321,7 @@ def test_the_import_is_announced_once(monkeypatch):
     monkeypatch.delitem(library.sys.modules, "open_clip")
     monkeypatch.setattr(library.importlib, "import_module", lambda name: open_clip)
     open_clip_module(told.append)
-    assert told == ["importing open_clip…"]
+    assert told == ["Loading open_clip…"]
     monkeypatch.setitem(library.sys.modules, "open_clip", open_clip)
     assert open_clip_module(told.append) is open_clip
     assert len(told) == 1

@@ -101,7 +101,11 @@ def register_tasks(register: Register) -> None:
 
 @hookimpl
 def register_datasets(register: Register) -> None:
-    """Sources of images."""
+    """Sources of images.
+
+    `path` is the option that takes what stands after NAME:; results on a dataset that reads
+    whatever lies there are `named_by_path`.
+    """
     home = "clipalign.datasets"
     register("emoji", f"{home}.emoji:EmojiWorld", summary="The embedded emoji art, 64 px.")
     register(
@@ -114,24 +118,28 @@ def register_datasets(register: Register) -> None:
         f"{home}.folder:Folder",
         summary="A folder of images, one folder a class.",
         path="root",
+        named_by_path=True,
     )
     register(
         "table",
         f"{home}.table:Table",
         summary="A CSV, JSONL or Parquet table of image files.",
         path="path",
+        named_by_path=True,
     )
     register(
         "webdataset",
         f"{home}.webdataset:WebDataset",
         summary="Tar shards of images, each beside its json, cls or txt.",
         path="path",
+        named_by_path=True,
     )
     register(
         "huggingface",
         f"{home}.huggingface:HuggingFace",
         summary="A dataset of the library `datasets`: saved on disk, or of the hub when asked.",
         path="path",
+        named_by_path=True,
     )
     for name, holds in _KNOWN.items():
         target = f"{home}.known.dataset:{name.replace('-', '_')}"

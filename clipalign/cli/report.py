@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_WORDS = {"reward_accuracy": "reward accuracy", "regulariser": "distance"}
-
 
 @app.command()
 def report(
@@ -111,18 +109,20 @@ def report(
 
 def report_text(made: ReportResult) -> str:
     """The gist for a terminal: aims and costs of each result, the curves, and where the page is."""
+    from clipalign.reports.legend import legend
     from clipalign.reports.sparklines import sparkline
     from clipalign.reports.tables import summary_table
 
     parts = [summary_table(made.headline, width=terminal_width())] if made.headline else []
     for name, series in made.curves.items():
         lines = [
-            f"  {_WORDS.get(key, key):<16} {sparkline(values, 40, bars=has_bars())}  "
+            f"  {key.replace('_', ' '):<16} {sparkline(values, 40, bars=has_bars())}  "
             f"{values[0]:.3g} → {values[-1]:.3g}"
             for key, values in series.items()
         ]
         if lines:
-            parts.append("\n".join([f"Training of {name}", *lines]))
+            explained = [f"  {words}" for words in legend(series)]
+            parts.append("\n".join([f"Training of {name}", *lines, *explained]))
     where = [f"Report: {made.path}"]
     if made.plots:
         where.append(f"Plots:  {made.plots[0].parent} ({len(made.plots)} files)")

@@ -36,6 +36,7 @@ from clipalign.cli.run_facts import (
 )
 from clipalign.errors import RunError, UsageError
 from clipalign.plugins import registry
+from clipalign.reports.legend import legend
 from clipalign.reports.sparklines import curve_rows, read_curves
 
 if TYPE_CHECKING:
@@ -238,7 +239,10 @@ def sparklines(run: Path, names: Sequence[str] | None = None) -> str:
     curves = {n: values for n, values in read_curves(run).items() if len(values) > 1}
     more = {} if names is None else {"names": names}
     rows = curve_rows(curves, width=width, bars=has_bars(), **more)
-    return table(("CURVE", "FIRST", "", "LAST"), rows) if rows else ""
+    if not rows:
+        return ""
+    said = legend(name for name in curves if names is None or name in names)
+    return "\n".join([table(("CURVE", "FIRST", "", "LAST"), rows), *map(wrapped, said)])
 
 
 def where_next(run: Path, document: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -64,8 +65,9 @@ def test_a_group_lists_its_commands_uncut(group, monkeypatch, capsys):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_registered_says_what_it_is_in_a_sentence(kind):
-    for name in registry(kind).names():
-        entry = registry(kind).entry(name)
+    entries = [registry(kind).entry(name) for name in registry(kind).names()]
+    for entry in (e for e in entries if e.package == "clipalign"):
+        name = entry.name
         assert entry.summary[:1].upper() == entry.summary[:1], name
         assert entry.summary.endswith("."), name
 
@@ -85,6 +87,31 @@ def test_with_json_what_goes_wrong_is_one_document_too(name, capsys):
     printed = capsys.readouterr()
     assert json.loads(printed.out)["error"]["exit_code"] == 2
     assert printed.err == ""
+
+
+def completed(path, name, incomplete):
+    """What the shell is offered for one parameter of a command."""
+    command = LEAVES[path]
+    (param,) = [p for p in command.params if p.name == name]
+    items = param.shell_complete(command.make_context("x", [], resilient_parsing=True), incomplete)
+    return [item.value for item in items]
+
+
+def test_models_recipes_and_comparisons_complete(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("runs/kto-1", "comparisons/mine", ".git"):
+        Path(folder).mkdir(parents=True)
+    Path("runs/kto-1/config.yaml").write_text("method: kto\n")
+    for file in ("recipe.yaml", "notes.txt"):
+        Path(file).write_text("")
+    for path, name in (("train",), "model"), (("eval",), "models"), (("export",), "model"):
+        assert completed(path, name, "") == ["emoji-tiny", "runs/kto-1"]
+        assert completed(path, name, "runs/") == ["runs/kto-1"]
+    assert completed(("config", "cp"), "name", "") == ["gender", "typographic"]
+    assert completed(("config", "cp"), "name", "ty") == ["typographic"]
+    assert completed(("compare",), "recipe", "") == ["comparisons/", "recipe.yaml", "runs/"]
+    assert completed(("compare",), "recipe", "comparisons/") == ["comparisons/mine/"]
+    assert completed(("plugins", "list"), "kind", "o") == ["objectives"]
 
 
 @pytest.mark.parametrize("arguments", ON_NOTHING, ids=" ".join)

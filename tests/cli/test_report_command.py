@@ -65,7 +65,7 @@ def test_it_shows_what_eval_measured_on_a_folder(finished, capsys, tmp_path, own
     ("arguments", "code", "words"),
     [
         ([], 2, "There is no finished run in runs/"),
-        (["nowhere"], 2, "There is no nowhere"),
+        (["nowhere"], 7, "There is no nowhere"),
         (["."], 2, "is neither a run"),
         ([".", "--set", "dataset.views=2"], 2, "and none is named"),
         ([".", "--dataset", "emoji", "--set", "views=2"], 2, "must be dataset.KEY=VALUE"),

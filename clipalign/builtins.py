@@ -10,26 +10,26 @@ from clipalign.hookspecs import API_VERSION, Register, hookimpl
 
 CLIPALIGN_API = API_VERSION
 
-_KNOWN = {  # clipalign/datasets/known/catalogue.yaml describes them
-    "caltech101": "Caltech-101",
-    "oxford-pets": "Oxford-IIIT Pet",
-    "stanford-cars": "Stanford Cars",
-    "flowers102": "Oxford 102 Flower",
-    "fgvc-aircraft": "FGVC-Aircraft",
-    "dtd": "Describable Textures Dataset",
-    "sun397": "SUN397",
-    "eurosat": "EuroSAT (RGB)",
-    "food101": "Food-101",
-    "imagenet": "ImageNet (ILSVRC 2012)",
-    "imagenet-100": "ImageNet-100",
-    "rta-100": "RTA-100 (Real-world Typographic Attack)",
-    "paint": "PAINT typographic attacks",
-    "disentangling": "Disentangling typographic attacks",
-    "scam": "SCAM",
-    "fairface": "FairFace",
-    "utkface": "UTKFace",
-    "vl-bias": "VL-Bias",
-    "visogender": "VisoGender",
+_KNOWN = {  # clipalign/datasets/known/catalogue.yaml says more of each
+    "caltech101": "Objects of 100 classes.",
+    "oxford-pets": "Cats and dogs of 37 breeds.",
+    "stanford-cars": "Cars of 196 makes, models and years.",
+    "flowers102": "Flowers of 102 kinds.",
+    "fgvc-aircraft": "Aircraft of 100 variants.",
+    "dtd": "Textures of 47 kinds.",
+    "sun397": "Scenes of 397 kinds.",
+    "eurosat": "Sentinel-2 satellite images of ten land uses.",
+    "food101": "Dishes of 101 kinds.",
+    "imagenet": "Objects of 1,000 classes.",
+    "imagenet-100": "A hundred classes of ImageNet.",
+    "rta-100": "Photographs of 100 kinds of objects with a wrong word on a note.",
+    "paint": "Photographs of objects with a wrong word on a note.",
+    "disentangling": "Photographs of 20 objects, each with one of eight words on it or with none.",
+    "scam": "Photographs of objects with an attack word on a note.",
+    "fairface": "Faces balanced over seven groups.",
+    "utkface": "Faces from 0 to 116 years.",
+    "vl-bias": "Women and men of 52 activities and 13 occupations.",
+    "visogender": "Workers of 23 occupations with an object of theirs (the part OO).",
 }
 
 
@@ -101,7 +101,11 @@ def register_tasks(register: Register) -> None:
 
 @hookimpl
 def register_datasets(register: Register) -> None:
-    """Sources of images."""
+    """Sources of images.
+
+    `path` is the option that takes what stands after NAME:; results on a dataset that reads
+    whatever lies there are `named_by_path`.
+    """
     home = "clipalign.datasets"
     register("emoji", f"{home}.emoji:EmojiWorld", summary="The embedded emoji art, 64 px.")
     register(
@@ -114,28 +118,32 @@ def register_datasets(register: Register) -> None:
         f"{home}.folder:Folder",
         summary="A folder of images, one folder a class.",
         path="root",
+        named_by_path=True,
     )
     register(
         "table",
         f"{home}.table:Table",
         summary="A CSV, JSONL or Parquet table of image files.",
         path="path",
+        named_by_path=True,
     )
     register(
         "webdataset",
         f"{home}.webdataset:WebDataset",
         summary="Tar shards of images, each beside its json, cls or txt.",
         path="path",
+        named_by_path=True,
     )
     register(
         "huggingface",
         f"{home}.huggingface:HuggingFace",
         summary="A dataset of the library `datasets`: saved on disk, or of the hub when asked.",
         path="path",
+        named_by_path=True,
     )
-    for name, title in _KNOWN.items():
+    for name, holds in _KNOWN.items():
         target = f"{home}.known.dataset:{name.replace('-', '_')}"
-        register(name, target, summary=f"{title}.", path="root")
+        register(name, target, summary=holds, path="root")
 
 
 @hookimpl

@@ -35,6 +35,7 @@ __all__ = [
     "Registry",
     "blamed",
     "call_hook",
+    "kind_of",
     "owner_of",
     "plugin_report",
     "registry",
@@ -104,11 +105,22 @@ def registry(kind: str) -> Registry:
     Raises:
         UsageError: for an unknown kind.
     """
-    if kind not in hookspecs.KINDS:
-        raise UsageError(f"There is no kind {kind!r}.{near_matches(kind, hookspecs.KINDS)}")
+    kind = kind_of(kind)
     loaded = load_plugins()
     broken = tuple(sorted({s.package or s.name for s in loaded.report if s.status == "error"}))
     return Registry(kind, loaded.entries[kind], broken)
+
+
+def kind_of(name: str) -> str:
+    """The kind of that name, which may be in the singular: "objectives" for "objective".
+
+    Raises:
+        UsageError: for an unknown kind.
+    """
+    for kind in hookspecs.KINDS:
+        if name in (kind, kind[:-1]):
+            return kind
+    raise UsageError(f"There is no kind {name!r}.{near_matches(name, hookspecs.KINDS)}")
 
 
 def plugin_report() -> list[PluginStatus]:

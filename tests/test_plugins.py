@@ -129,6 +129,6 @@ def test_unknown_names_and_kinds_say_what_is_near():
     with pytest.raises(UsageError, match=r"There is no objective 'kot'\. Did you mean 'kto'"):
         registry("objectives").load("kot")
     with pytest.raises(
-        UsageError, match=r"There is no kind 'objective'\. Did you mean 'objectives'"
+        UsageError, match=r"There is no kind 'objectve'\. Did you mean 'objectives'"
     ):
-        registry("objective")
+        registry("objectve")

@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 from typer.main import get_command
 
@@ -155,6 +155,8 @@ def _lighten(command: Command) -> None:
     if isinstance(command, TyperCommand | TyperGroup):
         command.rich_markup_mode = None
     for param in command.get_params(typer.Context(command)):
+        if isinstance(param, TyperArgument):
+            _in_capitals(param)
         kind = getattr(param, "type_descriptor", None)
         if kind is None or kind.annotation not in (str, bool) or kind.parameter_info.parser:
             continue
@@ -163,6 +165,13 @@ def _lighten(command: Command) -> None:
     if isinstance(command, TyperGroup):
         for inner in command.commands.values():
             _lighten(inner)
+
+
+def _in_capitals(argument: TyperArgument) -> None:
+    """Show an argument as RUN where it must be given, else as [RUN]; with ... where it repeats."""
+    argument.metavar = name = argument.metavar or str(argument.name).upper()
+    usage = (name if argument.required else f"[{name}]") + ("..." if argument.nargs != 1 else "")
+    argument.get_usage_pieces = lambda ctx: [usage]  # type: ignore[method-assign]
 
 
 def _print_version(wanted: bool) -> None:

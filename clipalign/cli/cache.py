@@ -14,7 +14,7 @@ app = typer.Typer(no_args_is_help=True, help="Look at what is kept to be used ag
 
 @app.command("list")
 def list_(as_json: JsonFlag = False, quiet: QuietFlag = False) -> None:
-    """List what the cache holds: sizes, ages, and what each entry belongs to.
+    """List what the cache holds, with sizes and ages.
 
     \b
     Examples:

@@ -15,10 +15,23 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
+def _recipes(incomplete: str) -> list[str]:
+    """Completes a path: YAML files, and folders, of which some are comparisons."""
+    folder = Path(incomplete[: incomplete.rfind("/") + 1])
+    found = sorted(folder.glob("*")) if folder.is_dir() else []
+    shown = [f"{p}/" if p.is_dir() else str(p) for p in found if p.name[0] != "."]
+    ends = ("/", ".yaml", ".yml")
+    return [path for path in shown if path.endswith(ends) and path.startswith(incomplete)]
+
+
 @app.command()
 def compare(
     recipe: Annotated[
-        Path, typer.Argument(help="Recipe (YAML), or the directory of an earlier comparison.")
+        Path,
+        typer.Argument(
+            help="Recipe (YAML), or the directory of an earlier comparison.",
+            autocompletion=_recipes,
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -64,7 +77,7 @@ def compare(
         result = report(plan, reporter=out)
     else:
         make_plan(recipe, output, check_options=False)  # fails here, before torch is imported
-        out.note("Loading torch …")
+        out.note("Loading torch…")
         if dry_run:
             _list(make_plan(recipe, output), out)
             return

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clipalign.cli.console import Console, JsonFlag, QuietFlag
 from clipalign.errors import ConfigError, UsageError, near_matches
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 app = typer.Typer(no_args_is_help=True, help="Show, check, describe and copy configurations.")
 
@@ -18,10 +22,24 @@ SetOption = Annotated[
 ]
 
 
+def _shipped() -> dict[str, Traversable]:
+    """The recipes that ship with clipalign, by name."""
+    return {
+        item.name.removesuffix(".yaml"): item
+        for item in files("clipalign.recipes").iterdir()
+        if item.name.endswith(".yaml")
+    }
+
+
+def _recipes(incomplete: str) -> list[str]:
+    """Completes the name of a recipe."""
+    return sorted(name for name in _shipped() if name.startswith(incomplete))
+
+
 @app.command()
 def show(
     path: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="Defaults when left out.")
+        Path | None, typer.Argument(metavar="FILE", help="Defaults when left out.")
     ] = None,
     overrides: SetOption = None,
     as_json: JsonFlag = False,
@@ -77,7 +95,9 @@ def schema(as_json: JsonFlag = False, quiet: QuietFlag = False) -> None:
 
 @app.command()
 def cp(
-    name: Annotated[str, typer.Argument(help="Recipe that ships with clipalign.")],
+    name: Annotated[
+        str, typer.Argument(help="Recipe that ships with clipalign.", autocompletion=_recipes)
+    ],
     to: Annotated[
         Path | None, typer.Argument(help="Where to write it; ./NAME.yaml when left out.")
     ] = None,
@@ -91,13 +111,7 @@ def cp(
     Example:
       clipalign config cp typographic my-recipe.yaml
     """
-    from importlib.resources import files
-
-    shipped = {
-        item.name.removesuffix(".yaml"): item
-        for item in files("clipalign.recipes").iterdir()
-        if item.name.endswith(".yaml")
-    }
+    shipped = _shipped()
     if name not in shipped:
         raise UsageError(f"There is no recipe {name!r}.{near_matches(name, shipped)}")
     target = to or Path(f"{name}.yaml")

@@ -175,14 +175,14 @@ def _rich_bar(label: str, total: int | None) -> Iterator[Bar]:
 def table(
     headers: Sequence[str], rows: Sequence[Sequence[Any]], *, width: int | None = None
 ) -> str:
-    """Align rows under headers; the last column wraps at the width of the terminal.
+    """Align rows under headers; the last column wraps at `terminal_width`.
 
     Where even that does not fit, each row becomes a block with a line a column.
 
     Args:
         headers: one a column.
         rows: as many cells each.
-        width: in characters; None for the terminal's, or no wrapping where there is none.
+        width: in characters; None for `terminal_width`, or no wrapping where there is none.
     """
     cells = [[" ".join(printable(str(cell)).split()) for cell in row] for row in [headers, *rows]]
     if width is None:
@@ -218,12 +218,15 @@ def _stacked(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int) 
 
 
 def terminal_width() -> int | None:
-    """Columns of the terminal that standard output is; None where it is none."""
+    """Columns to fold text at: COLUMNS where it is set, else the terminal's; None without one."""
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
     return shutil.get_terminal_size().columns if _is_terminal(sys.stdout) else None
 
 
 def wrapped(text: str) -> str:
-    """A paragraph, wrapped at the width of the terminal where there is one."""
+    """A paragraph, wrapped at `terminal_width` where there is one."""
     width = terminal_width()
     return text if width is None else textwrap.fill(text, max(width, 20))
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 import shlex
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table
+from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table, terminal_width
 from clipalign.cli.prepare import options_of
 from clipalign.errors import DataError, UsageError
-from clipalign.plugins import registry
+from clipalign.plugins import Entry, registry
 
 if TYPE_CHECKING:
     from clipalign.datasets.known.check import Checked
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="List, show and check datasets.")
 
-_Name = Annotated[str, typer.Argument(help="Of the dataset.", autocompletion=complete("datasets"))]
+_complete = complete("datasets")
 
 
 @app.command("list")
@@ -36,29 +40,52 @@ def list_(as_json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     rows = []
     for name in found.names():
         entry = found.entry(name)
-        spec = f"{name}:PATH" if "path" in entry.metadata else name
-        rows.append({"name": name, "spec": spec, "package": entry.package, "is": entry.summary})
+        rows.append(
+            {"name": name, "spec": _spec(entry), "package": entry.package, "is": entry.summary}
+        )
     text = table(("NAME", "WRITTEN", "SUMMARY"), [(r["name"], r["spec"], r["is"]) for r in rows])
     Console(json=as_json, quiet=quiet).result(rows, text)
 
 
 @app.command()
-def show(name: _Name, as_json: JsonFlag = False, quiet: QuietFlag = False) -> None:
-    """Show a known dataset: what it expects on disk, where it comes from, its licence and splits.
+def show(
+    name: Annotated[str, typer.Argument(help="Of the dataset.", autocompletion=_complete)],
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Show a dataset: what it holds, its splits, licence and options.
+
+    Of a known benchmark also what it expects on disk, and where it comes from.
 
     \b
     Examples:
       clipalign datasets show oxford-pets
+      clipalign datasets show emoji
     """
-    known = _known(name)
-    document = known.model_dump(mode="json", by_alias=True, exclude_none=True)
-    Console(json=as_json, quiet=quiet).result(document, _description_text(known))
+    out = Console(json=as_json, quiet=quiet)
+    from clipalign.datasets.known.description import catalogue
+
+    entry = registry("datasets").entry(name)
+    if name in catalogue():
+        known = catalogue()[name]
+        document = known.model_dump(mode="json", by_alias=True, exclude_none=True)
+        out.result(document, _description_text(known))
+        return
+    document = _described(entry)
+    out.result(document, _described_text(document))
 
 
 @app.command()
 def check(
-    name: _Name,
-    path: Annotated[str | None, typer.Argument(help="Where it lies.")] = None,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME[:PATH]", help="Of the dataset, or a path.", autocompletion=_complete
+        ),
+    ],
+    path: Annotated[
+        str | None, typer.Argument(help="Where it lies, if not said as NAME:PATH.")
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Look at names and sizes; do not read every image.")
     ] = False,
@@ -73,13 +100,14 @@ def check(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Check a dataset on disk: splits, counts, classes, and whether every image can be read.
+    """Check a dataset on disk: splits, counts, classes, every image.
 
     Exit code 5 when something is wrong. Any dataset can be checked, your own folder too.
 
     \b
     Examples:
       clipalign datasets check oxford-pets /data/pets
+      clipalign datasets check oxford-pets:/data/pets
       clipalign datasets check food101 /data/food --download
       clipalign datasets check folder ./photos --quick --json
     """
@@ -89,6 +117,7 @@ def check(
     from clipalign.datasets.locate import load_dataset
 
     options = options_of(settings, "--set")
+    name, path = _place(name, path, options)
     if download:
         if path is None:
             raise UsageError("Say where to: clipalign datasets check NAME PATH --download.")
@@ -104,8 +133,29 @@ def check(
         raise DataError(f"Something is wrong with {spec}; see above.")
 
 
+def _place(name: str, path: str | None, options: Mapping[str, Any]) -> tuple[str, str | None]:
+    """The name and the path of NAME PATH or NAME:PATH.
+
+    Raises:
+        UsageError: two paths, or none where one is needed.
+    """
+    found = registry("datasets")
+    bare, colon, place = name.partition(":")
+    if colon and bare in found.names():
+        if path is not None:
+            raise UsageError(f"The dataset {bare!r} is given two places: {place} and {path}.")
+        name, path = bare, place
+    key = found.entry(name).metadata.get("path") if name in found.names() else None
+    if path is None and key is not None and key not in options:
+        raise UsageError(
+            f"The dataset {name!r} is read from disk: say where it lies, as clipalign datasets "
+            f"check {name} PATH, or {name}:PATH."
+        )
+    return name, path
+
+
 def _known(name: str) -> Description:
-    """The description of a dataset.
+    """The description of a dataset that torchvision may download.
 
     Raises:
         UsageError: there is no such dataset, or it is none of the catalogue.
@@ -115,10 +165,81 @@ def _known(name: str) -> Description:
     registry("datasets").entry(name)
     if name not in catalogue():
         raise UsageError(
-            f"{name!r} has no layout of its own: `clipalign plugins show datasets/{name}` shows "
-            "its options."
+            f"{name!r} cannot be downloaded: torchvision offers known datasets alone. "
+            f"`clipalign datasets show {name}` shows how it is used."
         )
     return catalogue()[name]
+
+
+def _described(entry: Entry) -> dict[str, Any]:
+    """A dataset that is none of the catalogue: what is known of it, without a path to read."""
+    from clipalign.cli.plain_words import option_rows
+    from clipalign.options import component
+
+    target = registry("datasets").load(entry.name)
+    options = option_rows(target)
+    document: dict[str, Any] = {
+        "name": entry.name,
+        "title": entry.summary,
+        "package": entry.package,
+        "about": _about(target),
+        "spec": _spec(entry),
+    }
+    if "path" in entry.metadata:
+        document |= {"splits": None, "licence": None, "templates": None}
+    else:
+        made = component("datasets", entry.name)
+        document |= {"splits": {split: len(made.examples(split)) for split in made.splits()}}
+        document |= {"licence": made.licence, "templates": list(made.templates)}
+    return document | {"options": options}
+
+
+def _about(target: Any) -> str:
+    """The first paragraph of a documentation, without the name of what it is of."""
+    text = " ".join((inspect.getdoc(target) or "").partition("\n\n")[0].split())
+    text = re.sub(r"^Dataset `[^`]*`: ", "", text)
+    return text[:1].upper() + text[1:]
+
+
+def _described_text(document: Mapping[str, Any]) -> str:
+    from clipalign.cli.plugins import options_table
+
+    splits = document["splits"]
+    named = {option["name"] for option in document["options"]}
+    licence = document["licence"] or "not stated"
+    facts = {
+        "About": document["about"],
+        "Package": document["package"],
+        "Splits": "those that are found there"
+        if splits is None
+        else ", ".join(f"{split} ({count:,} images)" for split, count in splits.items()),
+        "Licence": f"{licence}; --set dataset.licence=…"
+        if splits is None and "licence" in named
+        else licence,
+        "Prompt": (document["templates"] or [""])[0],
+        "Use": f"--dataset {document['spec']}",
+    }
+    rows = [(f"{title}:", words) for title, words in facts.items() if words]
+    lines = [f"{document['name']}: {document['title']}", "", _facts(rows)]
+    if document["options"]:
+        lines += ["", options_table(document["options"])]
+    return "\n".join(lines)
+
+
+def _facts(rows: Sequence[tuple[str, str]]) -> str:
+    """Titles and what is said of each, folded at the width of the terminal."""
+    width = max((terminal_width() or 10_000) - 12, 20)
+    return "\n".join(
+        textwrap.fill(
+            " ".join(words.split()), width, subsequent_indent=" " * 12, break_on_hyphens=False
+        ).join([f"{title:<12}", ""])
+        for title, words in rows
+    )
+
+
+def _spec(entry: Entry) -> str:
+    """How a dataset is written after --dataset."""
+    return f"{entry.name}:PATH" if "path" in entry.metadata else entry.name
 
 
 def _description_text(known: Description) -> str:
@@ -145,8 +266,8 @@ def _description_text(known: Description) -> str:
         "Note": known.note,
         "Use": f"--dataset {known.name}:PATH",
     }
-    lines = [f"{title + ':':<12}{words}" for title, words in facts.items() if words]
-    return "\n".join([f"{known.name}: {known.title}", "", *lines])
+    rows = [(f"{title}:", words) for title, words in facts.items() if words]
+    return "\n".join([f"{known.name}: {known.title}", "", _facts(rows)])
 
 
 def _checked_text(checked: Checked, spec: str) -> str:

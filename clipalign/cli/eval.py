@@ -12,7 +12,7 @@ import typer
 
 from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, terminal_width
 from clipalign.cli.report import report_line
-from clipalign.cli.runs import complete_runs
+from clipalign.cli.runs import complete_models
 from clipalign.errors import Interrupted, UsageError, near_matches
 from clipalign.plugins import registry
 
@@ -28,7 +28,7 @@ def evaluate_(
         typer.Argument(
             metavar="MODEL",
             help="Runs or other model specs; none for the newest run in runs/.",
-            autocompletion=complete_runs,
+            autocompletion=complete_models,
         ),
     ] = None,
     suites: Annotated[
@@ -44,7 +44,7 @@ def evaluate_(
         str | None,
         typer.Option(
             help="reference (what a run started from; its default), none, or a model spec.",
-            autocompletion=complete_runs,
+            autocompletion=complete_models,
         ),
     ] = None,
     dataset: Annotated[
@@ -61,7 +61,10 @@ def evaluate_(
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Option of the suite, or dataset.KEY of the dataset."
+            "--set",
+            metavar="KEY=VALUE",
+            help="Option of the suite, as SUITE.KEY where there are several; dataset.KEY of the "
+            "dataset.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of attacks and resampling.")] = 0,
@@ -87,6 +90,7 @@ def evaluate_(
       clipalign eval runs/dpo --dataset oxford-pets:/data/pets
       clipalign eval runs/dpo --dataset paint/index.csv --split test
       clipalign eval --set dataset.views=2 --split test
+      clipalign eval --suite typographic --suite gender --set typographic.resamples=500
     """
     out = Console(json=as_json, quiet=quiet)
     names = list(dict.fromkeys(suites or ["typographic"]))

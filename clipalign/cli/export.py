@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from clipalign.cli.console import Console, JsonFlag, QuietFlag
-from clipalign.cli.runs import complete_runs
+from clipalign.cli.runs import complete_models
 
 app = typer.Typer()
 
@@ -19,7 +19,7 @@ PUSH_HELP = "hf-hub:org/name, to send it to the hub; nothing is sent otherwise."
 @app.command()
 def export(
     model: Annotated[
-        str, typer.Argument(help="Run or any model spec.", autocompletion=complete_runs)
+        str, typer.Argument(help="Run or any model spec.", autocompletion=complete_models)
     ],
     form: Annotated[str, typer.Option("--format", help=FORMAT_HELP)] = "open_clip",
     output: Annotated[
@@ -55,7 +55,7 @@ def export(
     """
     out = Console(json=as_json, quiet=quiet)
     check_words(form, push)
-    out.note("Loading torch and open_clip…")
+    out.note("Loading torch…")
     from clipalign.evals.publish import export as run_export
 
     result = run_export(

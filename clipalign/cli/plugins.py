@@ -11,10 +11,16 @@ import typer
 
 from clipalign import hookspecs
 from clipalign.cli.console import Console, JsonFlag, QuietFlag, table, wrapped
+from clipalign.cli.plain_words import option_rows, value_words
 from clipalign.errors import ClipAlignError, PluginError, UsageError, near_matches
-from clipalign.plugins import Entry, PluginStatus, plugin_report, registry
+from clipalign.plugins import Entry, PluginStatus, kind_of, plugin_report, registry
 
 app = typer.Typer(no_args_is_help=True, help="List, show, diagnose and write plugins.")
+
+
+def _kinds(incomplete: str) -> list[str]:
+    """Completes --kind of `list`."""
+    return [kind for kind in hookspecs.KINDS if kind.startswith(incomplete)]
 
 
 def _new_kinds(incomplete: str) -> list[str]:
@@ -35,20 +41,21 @@ _ADVICE = {
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Option(help="Only this kind, such as objectives.")] = "",
+    kind: Annotated[
+        str,
+        typer.Option(help="Only this kind, such as objective.", autocompletion=_kinds),
+    ] = "",
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """List everything that is registered, and every plugin that could not be loaded.
+    """List what is registered, and the plugins that could not be loaded.
 
     \b
     Examples:
       clipalign plugins list
       clipalign plugins list --kind objectives --json
     """
-    if kind and kind not in hookspecs.KINDS:
-        raise UsageError(f"There is no kind {kind!r}.{near_matches(kind, hookspecs.KINDS)}")
-    rows = _rows(plugin_report(), kind)
+    rows = _rows(plugin_report(), kind_of(kind) if kind else "")
     columns = ("kind", "name", "package", "version", "status", "summary")
     text = table([c.upper() for c in columns], [[row[c] for c in columns] for row in rows])
     Console(json=as_json, quiet=quiet).result(rows, text)
@@ -60,7 +67,7 @@ def show(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Show one registered thing: where it comes from and which options it takes.
+    """Show where a registered thing comes from, and its options.
 
     \b
     Examples:
@@ -118,7 +125,7 @@ def new(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Write a package of your own: it installs, passes its tests, and is found.
+    """Write a package of your own that installs and passes its tests.
 
     \b
     Examples:
@@ -130,7 +137,7 @@ def new(
     made = new_package(name, kind, output)
     document = {
         "package": str(made.folder),
-        "kind": kind,
+        "kind": kind_of(kind)[:-1],
         "name": made.name,
         "files": list(made.files),
         "use": made.use,
@@ -181,32 +188,11 @@ def _find(name: str) -> list[Entry]:
 def _describe(entry: Entry) -> dict[str, Any]:
     target = registry(entry.kind).load(entry.name)
     facts = {k: dict(v) if k == "metadata" else v for k, v in _fields(entry).items()}
-    return facts | {"options": _options(target), "documentation": _documentation(target)}
+    return facts | {"options": option_rows(target), "documentation": _documentation(target)}
 
 
 def _fields(entry: Entry) -> dict[str, Any]:
     return {name: getattr(entry, name) for name in Entry.__slots__}
-
-
-def _options(target: Any) -> list[dict[str, Any]]:
-    from clipalign.options import options_model
-
-    model = options_model(target)
-    return [
-        {
-            "name": name,
-            "type": _type_name(field.annotation),
-            "default": "required" if field.is_required() else field.get_default(),
-            "description": field.description or "",
-        }
-        for name, field in (model.model_fields if model else {}).items()
-    ]
-
-
-def _type_name(annotation: Any) -> str:
-    return (
-        annotation.__name__ if type(annotation) is type else str(annotation).replace("typing.", "")
-    )
 
 
 def _documentation(target: Any) -> str:
@@ -216,20 +202,27 @@ def _documentation(target: Any) -> str:
 
 
 def _describe_text(document: dict[str, Any]) -> str:
-    lines = [
-        f"{document['kind']}/{document['name']}: {document['summary']}",
-        f"  package  {document['package']} {document['version']}",
-        f"  target   {document['target']}",
-        f"  origin   {document['origin']}",
-        *(f"  {key}  {value}" for key, value in document["metadata"].items()),
-    ]
+    metadata = {key: value_words(value) for key, value in document["metadata"].items()}
+    package = f"{document['package']} {document['version']}"
+    facts = {"package": package, "target": document["target"], "origin": document["origin"]}
+    width = max(map(len, facts | metadata))
+    lines = [wrapped(f"{document['kind']}/{document['name']}: {document['summary']}")]
+    lines += [f"  {key:<{width}}  {value}" for key, value in (facts | metadata).items()]
     if document["options"]:
-        columns = ("name", "type", "default", "description")
-        rows = [[option[c] for c in columns] for option in document["options"]]
-        lines += ["", table([c.upper() for c in columns], rows)]
+        lines += ["", options_table(document["options"])]
     if document["documentation"]:
         lines += ["", _folded(document["documentation"])]
     return "\n".join(lines)
+
+
+def options_table(options: list[dict[str, Any]]) -> str:
+    """What `option_rows` gives, as a table."""
+    rows = [(o["name"], o["type"], _default(o["default"]), o["description"]) for o in options]
+    return table(("NAME", "TYPE", "DEFAULT", "DESCRIPTION"), rows)
+
+
+def _default(value: Any) -> str:
+    return "required" if value == "required" else value_words(value)
 
 
 def _folded(text: str) -> str:

@@ -24,7 +24,8 @@ def prepare(
     task: Annotated[
         str,
         typer.Argument(
-            help="What makes the preferences: typographic, gender, preferences or a plugin's.",
+            help="What makes the preferences: typographic, gender, concept, preferences or a "
+            "plugin's.",
             autocompletion=complete("tasks"),
         ),
     ] = "typographic",

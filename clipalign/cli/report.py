@@ -17,14 +17,12 @@ from clipalign.cli.console import (
     terminal_width,
 )
 from clipalign.cli.runs import complete_runs
-from clipalign.errors import UsageError
+from clipalign.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from clipalign.reports.report import ReportResult
 
 app = typer.Typer()
-
-_WORDS = {"reward_accuracy": "reward accuracy", "regulariser": "distance"}
 
 
 @app.command()
@@ -88,7 +86,7 @@ def report(
     chosen = paths or [_newest()]
     options = _dataset_options(settings or (), dataset)
     _check(chosen)
-    out.note("Gathering results and images …")
+    out.note("Gathering results and images…")
     from clipalign.reports.report import report as write_report
 
     made = write_report(
@@ -111,18 +109,20 @@ def report(
 
 def report_text(made: ReportResult) -> str:
     """The gist for a terminal: aims and costs of each result, the curves, and where the page is."""
+    from clipalign.reports.legend import legend
     from clipalign.reports.sparklines import sparkline
     from clipalign.reports.tables import summary_table
 
     parts = [summary_table(made.headline, width=terminal_width())] if made.headline else []
     for name, series in made.curves.items():
         lines = [
-            f"  {_WORDS.get(key, key):<16} {sparkline(values, 40, bars=has_bars())}  "
+            f"  {key.replace('_', ' '):<16} {sparkline(values, 40, bars=has_bars())}  "
             f"{values[0]:.3g} → {values[-1]:.3g}"
             for key, values in series.items()
         ]
         if lines:
-            parts.append("\n".join([f"Training of {name}", *lines]))
+            explained = [f"  {words}" for words in legend(series)]
+            parts.append("\n".join([f"Training of {name}", *lines, *explained]))
     where = [f"Report: {made.path}"]
     if made.plots:
         where.append(f"Plots:  {made.plots[0].parent} ({len(made.plots)} files)")
@@ -155,7 +155,7 @@ def _check(paths: list[Path]) -> None:
     for path in paths:
         if not path.exists():
             known = complete_runs("")
-            raise UsageError(f"There is no {path}.{near_matches(str(path), known)}")
+            raise RunError(f"There is no {path}.{near_matches(str(path), known)}")
 
 
 def _dataset_options(settings: list[str] | tuple[()], dataset: str | None) -> dict[str, Any]:

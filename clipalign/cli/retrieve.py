@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table
-from clipalign.cli.runs import complete_runs
+from clipalign.cli.runs import complete_models
 
 app = typer.Typer()
 
@@ -22,7 +22,7 @@ def retrieve(
         typer.Argument(
             metavar="MODEL",
             help="Runs or other model specs, one row each; emoji-tiny if left out.",
-            autocompletion=complete_runs,
+            autocompletion=complete_models,
         ),
     ] = None,
     dataset: Annotated[

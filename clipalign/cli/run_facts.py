@@ -1,8 +1,9 @@
 """What is known of a run, by key, for lists, filters and sorting. Imports nothing heavy.
 
 A key is a column of `runs list`, a key of the configuration (`train.lr`), a number of the last line
-of `metrics.jsonl` (`loss`), or a metric of a result: `typographic-emoji-test.attacked_accuracy`, or
-`attacked_accuracy` for that of the first result that has it.
+of `metrics.jsonl` (`loss`), or a metric of a result: `attacked_accuracy` for that of the split
+`test` (without one, of the first test split), `attacked_accuracy@test-unseen-style` for another's,
+`typographic-emoji-test.attacked_accuracy` for that of one file.
 """
 
 from __future__ import annotations
@@ -120,21 +121,50 @@ def read_results(run: Path) -> dict[str, Any]:
     }
 
 
-def facts(run: Path) -> dict[str, Any]:
+class Facts(dict[str, Any]):
+    """What is known of a run, by key.
+
+    Attributes:
+        splits: metric → the split that its plain name stands for, where that is not `test`.
+    """
+
+    def __init__(self, *known: Mapping[str, Any], splits: Mapping[str, str] | None = None) -> None:
+        super().__init__({key: value for each in known for key, value in each.items()})
+        self.splits = {} if splits is None else splits
+
+
+def facts(run: Path) -> Facts:
     """Everything that a run can be filtered and sorted by, by key; less of a damaged run."""
     found: dict[str, Any] = {}
+    splits: dict[str, str] = {}
     try:
         results = read_results(run)
         config = read_config(run)
     except ClipAlignError:
-        return summarise(run)
-    for name, result in results.items():
+        return Facts(summarise(run))
+    for name, result in sorted(results.items(), key=lambda item: _rank(_split(item[1]))):
         metrics = result.get("metrics") if isinstance(result, Mapping) else None
         for metric, value in metrics.items() if isinstance(metrics, Mapping) else ():
             number = value.get("value") if isinstance(value, Mapping) else None
+            split = _split(result)
             found[f"{name}.{metric}"] = number
-            found.setdefault(metric, number)
-    return found | last_metrics(run) | dict(_leaves(config)) | summarise(run)
+            found.setdefault(f"{metric}@{split}", number)
+            if metric not in found:
+                found[metric] = number
+                splits |= {metric: split} if split not in ("", "test") else {}
+    own = dict(_leaves(config))
+    return Facts(found, last_metrics(run), own, summarise(run), splits=splits)
+
+
+def _split(result: Any) -> str:
+    """The split that a result says it is of; empty where it says none."""
+    dataset = result.get("dataset") if isinstance(result, Mapping) else None
+    return str(dataset.get("split", "")) if isinstance(dataset, Mapping) else ""
+
+
+def _rank(split: str) -> tuple[bool, bool]:
+    """What a plain metric means: `test`, else a test split, else any; files in order of name."""
+    return split != "test", not split.startswith("test")
 
 
 @dataclass(frozen=True)
@@ -193,7 +223,8 @@ def check_keys(keys: Iterable[str], known: Sequence[Mapping[str, Any]]) -> None:
 
 _KEYS = (
     "A key is a column of the list, a key of the configuration such as train.lr, a number of the "
-    "log such as loss, or a metric of a result such as attacked_accuracy."
+    "log such as loss, or a metric of a result such as attacked_accuracy (of the split test) or "
+    "attacked_accuracy@SPLIT."
 )
 
 

@@ -19,6 +19,7 @@ from clipalign.cli.console import (
     terminal_width,
     wrapped,
 )
+from clipalign.cli.plain_words import value_words
 from clipalign.cli.run_facts import (
     COLUMNS,
     ROOT,
@@ -35,12 +36,13 @@ from clipalign.cli.run_facts import (
 )
 from clipalign.errors import RunError, UsageError
 from clipalign.plugins import registry
+from clipalign.reports.legend import legend
 from clipalign.reports.sparklines import curve_rows, read_curves
 
 if TYPE_CHECKING:
     from clipalign.comparison.runs import ResultPair
 
-__all__ = ["app", "complete_runs", "find_runs", "last_metrics", "sparklines"]
+__all__ = ["app", "complete_models", "complete_runs", "find_runs", "last_metrics", "sparklines"]
 
 app = typer.Typer(no_args_is_help=True, help="List, show, compare and remove training runs.")
 
@@ -50,6 +52,11 @@ _DETAIL = re.compile(r"(^|_)reverse_|_(median|p\d+)$")
 def complete_runs(incomplete: str) -> list[str]:
     """Shell completion for an argument that takes a run directory."""
     return [str(run) for run in find_runs(ROOT) if str(run).startswith(incomplete)]
+
+
+def complete_models(incomplete: str) -> list[str]:
+    """Shell completion for an argument that takes a model spec: the embedded model, and runs."""
+    return [m for m in ("emoji-tiny", *complete_runs("")) if m.startswith(incomplete)]
 
 
 @app.command("list")
@@ -76,13 +83,16 @@ def list_(
     """List the runs below a folder.
 
     A KEY is a column, a key of the configuration (train.lr), a number of the log (loss), or a
-    metric of a result (attacked_accuracy, or typographic-emoji-test.attacked_accuracy).
+    metric of a result: attacked_accuracy for that of the split test (without one, of the first
+    test split, which is then named), attacked_accuracy@SPLIT for that of another, or
+    typographic-emoji-test.attacked_accuracy for that of one file.
 
     \b
     Examples:
       clipalign runs list
       clipalign runs list --where method=kto --where state=finished
       clipalign runs list --sort attacked_accuracy --reverse --show attacked_accuracy
+      clipalign runs list --show attacked_accuracy@test-unseen-concepts
       clipalign runs list experiments/ --where 'train.lr<=1e-4' --json
     """
     conditions = [Condition.parse(text) for text in where or ()]
@@ -103,10 +113,15 @@ def list_(
         documents = [
             {**summarise(run), **{key: each.get(key) for key in more}} for run, each in known
         ]
+        splits = [each.splits for _, each in known]
     else:
         documents = [summarise(run) for run in (reversed(runs) if reverse else runs)]
+        splits = [{} for _ in documents]
     columns = [*COLUMNS, *(key for key in more if key not in COLUMNS)]
-    rows = [[_cell(document[column]) for column in columns] for document in documents]
+    rows = [
+        [f"{_cell(d[c])} ({of[c]})" if c in of else _cell(d[c]) for c in columns]
+        for d, of in zip(documents, splits, strict=True)
+    ]
     of = f" of which this holds: {', '.join(where)}" if where and runs else ""
     nothing = f"There are no runs in {root}{of}."
     text = table([c.upper() for c in columns], rows) if rows else nothing
@@ -119,7 +134,7 @@ def show(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Show one run: how it was configured, how far it came, its curves, what was measured.
+    """Show one run: its settings, its curves, and what was measured.
 
     \b
     Example:
@@ -139,7 +154,7 @@ def compare(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN RUN…",
+            metavar="RUN",
             help="Two run directories or more; each is compared with the first.",
             autocompletion=complete_runs,
         ),
@@ -150,7 +165,7 @@ def compare(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Compare runs: where their configurations differ, and their results image by image.
+    """Compare the settings of runs, and their results image by image.
 
     \b
     Examples:
@@ -184,7 +199,7 @@ def compare(
 def rm(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN…", help="Run directories.", autocompletion=complete_runs),
+        typer.Argument(metavar="RUN", help="Run directories.", autocompletion=complete_runs),
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     force: Annotated[
@@ -224,7 +239,10 @@ def sparklines(run: Path, names: Sequence[str] | None = None) -> str:
     curves = {n: values for n, values in read_curves(run).items() if len(values) > 1}
     more = {} if names is None else {"names": names}
     rows = curve_rows(curves, width=width, bars=has_bars(), **more)
-    return table(("CURVE", "FIRST", "", "LAST"), rows) if rows else ""
+    if not rows:
+        return ""
+    said = legend(name for name in curves if names is None or name in names)
+    return "\n".join([table(("CURVE", "FIRST", "", "LAST"), rows), *map(wrapped, said)])
 
 
 def where_next(run: Path, document: dict[str, Any]) -> list[str]:
@@ -245,16 +263,18 @@ def _suite(document: dict[str, Any]) -> str:
 
 
 def _text(run: Path, document: dict[str, Any]) -> str:
-    rows = [(k, v) for k, v in document["config"].items() if v not in (None, {}) and k != "train"]
-    rows += [(f"train.{k}", v) for k, v in (document["config"].get("train") or {}).items()]
+    config = document["config"]
+    train = config.get("train") if isinstance(config.get("train"), dict) else {}
+    known = {k: v for k, v in config.items() if v not in (None, {}) and k != "train"}
+    known |= {f"train.{k}": v for k, v in train.items()}
+    rows = [(key, value_words(value)) for key, value in known.items()]
     lines = [f"{run}: {document['state']}", "", table(["KEY", "VALUE"], rows)]
     if curves := sparklines(run):
         lines += ["", f"Curves, to step {document['step']}:", "", curves]
     elif document["metrics"]:
         lines += ["", table(["LAST STEP", ""], list(document["metrics"].items()))]
     if document["results"]:
-        names = ", ".join(f"results/{n}.json" for n in document["results"])
-        lines += ["", wrapped(f"Results: {names}")]
+        lines += ["", "Results:", *(f"  results/{name}.json" for name in document["results"])]
     if document["state"] == "finished":
         lines += ["", f'open_clip.create_model_and_transforms("local-dir:{run / "model"}")']
     words = "Where to look next:" if document["state"] == "finished" else "Go on with:"
@@ -301,6 +321,8 @@ def _compared(first: Path, other: str, pairs: Sequence[ResultPair], details: boo
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
+    if isinstance(value, bool | list | dict):
+        return value_words(value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -10,7 +10,7 @@ import typer
 from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table, terminal_width
 from clipalign.cli.export import FORMAT_HELP, PUSH_HELP, also, check_words
 from clipalign.cli.report import report_line
-from clipalign.cli.runs import complete_runs, sparklines
+from clipalign.cli.runs import complete_models, complete_runs, sparklines
 from clipalign.errors import Interrupted
 
 app = typer.Typer()
@@ -29,13 +29,17 @@ def train(
     task: Annotated[
         str | None,
         typer.Option(
-            help="What makes the preferences: typographic, gender, preferences (a file of "
-            "your own) or a plugin's.",
+            help="What makes the preferences: typographic, gender, concept (one of your own), "
+            "preferences (a file of your own) or a plugin's.",
             autocompletion=complete("tasks"),
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model spec, such as ViT-B-32/openai or local-dir:PATH.")
+        str | None,
+        typer.Option(
+            help="Model spec, such as ViT-B-32/openai or local-dir:PATH.",
+            autocompletion=complete_models,
+        ),
     ] = None,
     data: Annotated[
         Path | None,
@@ -148,7 +152,7 @@ def train(
     check_words(form, push)
     # names and bounds fail here, before torch is imported
     known = load_config(config, settings or (), **keys) if resume is None else None
-    out.note("Loading torch …")
+    out.note("Loading torch…")
     if form or push:
         from clipalign.evals.publish import check_export
 

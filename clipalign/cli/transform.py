@@ -12,7 +12,7 @@ import typer
 from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table
 from clipalign.cli.export import FORMAT_HELP, PUSH_HELP, also, check_words
 from clipalign.cli.report import report_line
-from clipalign.cli.runs import complete_runs
+from clipalign.cli.runs import complete_models
 from clipalign.errors import UsageError
 from clipalign.plugins import registry
 
@@ -25,7 +25,7 @@ def transform(
         str,
         typer.Argument(
             help="Run directory; interpolate --against, project and most packages take any model.",
-            autocompletion=complete_runs,
+            autocompletion=complete_models,
         ),
     ],
     method: Annotated[
@@ -71,7 +71,11 @@ def transform(
         ),
     ] = None,
     against: Annotated[
-        str | None, typer.Option(help="interpolate: another model than the run's reference.")
+        str | None,
+        typer.Option(
+            help="interpolate: another model than the run's reference.",
+            autocompletion=complete_models,
+        ),
     ] = None,
     calibration: Annotated[
         float | None, typer.Option(help="project: its λ, 1000; 0 for the plain projection.")
@@ -79,7 +83,8 @@ def transform(
     task: Annotated[
         str | None,
         typer.Option(
-            help="Concept task of captions and labels; the run's own if left out.",
+            help="Task of captions and labels: gender, concept or a plugin's; the run's own if "
+            "left out.",
             autocompletion=complete("tasks"),
         ),
     ] = None,

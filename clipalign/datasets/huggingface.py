@@ -23,6 +23,7 @@ from clipalign.datasets.options import (
 )
 from clipalign.errors import DataError
 from clipalign.files import canonical_json, sha256_bytes
+from clipalign.option_flags import dataset_option
 
 __all__ = ["HuggingFace"]
 
@@ -130,7 +131,7 @@ class HuggingFace:
         if not place.exists() and not options.download:
             raise DataError(
                 f"There is no {place} on this disk. If it is the name of a dataset on the hub, "
-                "allow to download it with the option download=true."
+                f"allow to download it with {dataset_option('download=true')}."
             )
         try:
             if (place / "state.json").is_file() or (place / "dataset_dict.json").is_file():
@@ -154,7 +155,7 @@ class HuggingFace:
         what = "no column of images" if not images else f"the columns of images {', '.join(images)}"
         raise DataError(
             f"{self.options.path} has {what}; all its columns: {', '.join(features)}. Name one "
-            "with the option image_column."
+            f"with {dataset_option('image_column=COLUMN')}."
         )
 
     def _check_label(self, features: Mapping[str, Any]) -> None:
@@ -162,7 +163,7 @@ class HuggingFace:
         if wanted is not None and wanted not in features:
             raise DataError(
                 f"{self.options.path} has no column {wanted!r} of labels; it has "
-                f"{', '.join(features)}. Name it with the option label_column."
+                f"{', '.join(features)}. Name it with {dataset_option('label_column=COLUMN')}."
             )
 
     def _read(self, split: str, table: Any) -> list[Example]:

@@ -11,7 +11,7 @@ from clipalign.errors import UsageError, near_matches
 from clipalign.options import component
 from clipalign.plugins import registry
 
-__all__ = ["is_table", "load_dataset", "locate_dataset"]
+__all__ = ["is_table", "label_of", "load_dataset", "locate_dataset", "place_of"]
 
 TABLES = (".csv", ".jsonl", ".parquet")
 _ENDINGS = ", ".join([*TABLES, ".tar"])
@@ -68,6 +68,33 @@ def _with_path(name: str, place: str | None, options: Mapping[str, Any]) -> dict
     if key in options:
         raise UsageError(f"The dataset {name!r} is given two places: {place} and {options[key]}.")
     return {key: place, **options}
+
+
+def place_of(name: str, options: Mapping[str, Any]) -> str | None:
+    """Where the images of a dataset lie, as its options have it; None where they say nothing."""
+    known = registry("datasets")
+    key = known.entry(name).metadata.get("path") if name in known.names() else None
+    place = options.get(key) if key is not None else None
+    return None if place is None else str(place)
+
+
+def label_of(name: str, options: Mapping[str, Any]) -> str:
+    """What a dataset is called beside others of its kind.
+
+        label_of("oxford-pets", {"root": "/data/pets"}) == "oxford-pets"
+        label_of("table", {"path": "photos/index.csv"}) == "table index"
+
+    A name says which data it stands for, unless it was registered with `named_by_path`: such a
+    dataset reads whatever it is pointed at, and is called after that as well.
+    """
+    place = place_of(name, options)
+    if place is None or not registry("datasets").entry(name).metadata.get("named_by_path"):
+        return name
+    path = Path(place)
+    last = path.name if path.name not in ("", "..") else path.resolve().name
+    for ending in (*TABLES, ".tar"):
+        last = last.removesuffix(ending)
+    return f"{name} {last}".strip()
 
 
 def _holds_shards(folder: Path) -> bool:

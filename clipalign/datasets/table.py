@@ -28,6 +28,7 @@ from clipalign.datasets.options import (
 from clipalign.datasets.rows import Row, read_rows
 from clipalign.errors import DataError
 from clipalign.files import canonical_json, sha256_bytes, sha256_file
+from clipalign.option_flags import dataset_option
 
 __all__ = ["Table"]
 
@@ -165,7 +166,7 @@ class _Reader:
         if label_column is not None and label_column not in columns:
             raise DataError(
                 f"{path} has no column {label_column!r} of labels; it has {', '.join(columns)}. "
-                "Name the column with the option label_column."
+                f"Name the column with {dataset_option('label_column=COLUMN')}."
             )
         found: dict[str, list[Example]] = {}
         for row in rows:
@@ -208,7 +209,8 @@ class _Reader:
         wanted = repr(asked) if asked is not None else " or ".join(map(repr, _IMAGE_COLUMNS))
         raise DataError(
             f"{self._options.path} has no column {wanted} of images; it has "
-            f"{', '.join(columns)}. Name the column with the option image_column."
+            f"{', '.join(columns)}. Name the column with "
+            f"{dataset_option('image_column=COLUMN')}."
         )
 
     def _example(

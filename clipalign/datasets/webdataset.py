@@ -26,6 +26,7 @@ from clipalign.datasets.options import (
 from clipalign.datasets.shards import Member, Sample, read_at, samples
 from clipalign.errors import DataError
 from clipalign.files import canonical_json, parse_json, read_regular, sha256_bytes
+from clipalign.option_flags import dataset_option
 
 __all__ = ["WebDataset"]
 
@@ -183,8 +184,9 @@ class WebDataset:
         if text.isdecimal():
             if self._names is None:
                 raise DataError(
-                    f"{self.options.path}: classes are numbers, such as {text}. Name them with the "
-                    f"option classnames, or in a file {NAMES} beside the shards, one a line."
+                    f"{self.options.path}: classes are numbers, such as {text}. Name them in "
+                    f"a file {NAMES} beside the shards, one a line, or with "
+                    f"{dataset_option('classnames=[NAME,NAME]')}."
                 )
             if int(text) >= len(self._names):
                 raise ValueError(f"its class is {text}, and there are {len(self._names)} names")

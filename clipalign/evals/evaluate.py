@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from clipalign.datasets.base import Dataset
 from clipalign.datasets.locate import locate_dataset
 from clipalign.errors import DataError, PluginError, RunError, UsageError, near_matches
 from clipalign.evals.base import EvalContext, Outcome, Suite
 from clipalign.evals.card import refresh_card
+from clipalign.evals.places import check_place, result_path
 from clipalign.evals.results import SuiteResult, write_result
 from clipalign.evals.retention import with_retention
 from clipalign.models.load import default_device, load_model
@@ -82,7 +84,8 @@ def evaluate(
         `result_path(output, result)`.
 
     Raises:
-        UsageError, ConfigError: an unknown name or option.
+        UsageError, ConfigError: an unknown name or option, or a result would be written over that
+            of other data.
         DataError: the data cannot serve a suite.
         ModelError: a model cannot be used.
         RunError: there is no run whose reference could be taken.
@@ -97,6 +100,9 @@ def evaluate(
     run = spec.run
     if output is None and run is not None:
         output = run / "results"
+    if output is not None:
+        for suite, data, options, split in work:
+            check_place(output, suite.name, data, options, split)
     tested = _loaded(model, device)
     reference = None if against is None else _loaded(against, device)
     results = []
@@ -191,12 +197,6 @@ def _trained_on(run: Path, result: SuiteResult) -> str | None:
     )
 
 
-def result_path(output: str | Path, result: SuiteResult) -> Path:
-    """Where a result lies in a folder of results: <suite>-<dataset>-<split>.json."""
-    parts = (result.suite, result.dataset.name, result.dataset.split)
-    return Path(output) / ("-".join(re.sub(r"[^\w.-]+", "_", part) for part in parts) + ".json")
-
-
 def default_splits(dataset: Dataset) -> list[str]:
     """The splits to evaluate where none is named: tests, else all but train, else all."""
     splits = list(dataset.splits())
@@ -230,7 +230,7 @@ def _work(
             kind, options = locate_dataset(source, dataset_options)
             data: Dataset = component("datasets", kind, **options)
         else:
-            data = source
+            data, options = source, _options_of(source)
         known = data.splits()
         own = getattr(suite, "splits", ()) if dataset is None else ()
         for split in splits or own or default_splits(data):
@@ -238,6 +238,14 @@ def _work(
                 raise UsageError(f"{data.name} has no split {split!r}.{near_matches(split, known)}")
             work.append((suite, data, options, split))
     return work
+
+
+def _options_of(dataset: Dataset) -> Mapping[str, Any]:
+    """What a dataset that was handed over was built with, where it says so."""
+    options = getattr(dataset, "options", None)
+    if not isinstance(options, BaseModel):
+        return {}
+    return options.model_dump(mode="json", exclude_unset=True)
 
 
 def _reference_of(model: ModelSpec) -> str:

@@ -146,7 +146,8 @@ class Grouped:
         if not self.activities:
             warnings.append(
                 f"No activity is known: {name} accuracy is asked without one, and there is no "
-                "activity accuracy. Searches need the option queries."
+                "activity accuracy. Searches need queries: `--set queries=[TEXT]` of eval, or the "
+                "option of the suite in Python."
             )
         n = np.bincount(self.value, minlength=len(self.values))
         uneven = [

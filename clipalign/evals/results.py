@@ -20,6 +20,7 @@ from typing import Annotated, Any, Final, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from clipalign._version import __version__
+from clipalign.datasets.locate import label_of
 from clipalign.errors import DataError, near_matches
 from clipalign.evals.statistics import Interval
 from clipalign.files import (
@@ -125,6 +126,11 @@ class DatasetIdentity(_Strict):
     licence: str
     n: Count
     options: dict[str, JsonValue] = {}
+
+    @property
+    def label(self) -> str:
+        """What tells the dataset from others of its kind: the name, "table index", …"""
+        return label_of(self.name, self.options)
 
 
 class RowsFile(_Strict):

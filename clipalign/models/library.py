@@ -27,7 +27,7 @@ def open_clip_module(announce: Announce | None = None) -> Any:
         announce: told in a few words what takes so long, before the first import only.
     """
     if "open_clip" not in sys.modules and announce is not None:
-        announce("importing open_clip…")
+        announce("Loading open_clip…")
     return importlib.import_module("open_clip")
 
 

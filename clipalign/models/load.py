@@ -73,7 +73,7 @@ def load_model(
         spec: see clipalign/models/spec.py.
         device: "cpu", "cuda", "cuda:1", …
         precision: fp32, bf16 or fp16: what the image tower computes in. The weights are float32.
-        announce: told what takes long ("importing open_clip…").
+        announce: told what takes long ("Loading open_clip…").
 
     Raises:
         ModelError: the spec names nothing, cannot be downloaded, or is not a sound model.

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipalign.errors import ModelError, UsageError, near_matches
+from clipalign.models.devices import refused_device
 from clipalign.models.library import build_clip
 from clipalign.models.preprocess import Preprocess
 from clipalign.models.spec import OWN_KEY, ModelSpec
@@ -69,8 +70,7 @@ class LoadedModel:
         except (AssertionError, RuntimeError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
-            reason = str(error).splitlines()[0]
-            raise UsageError(f"The device {str(device)!r} cannot be used: {reason}") from error
+            raise UsageError(refused_device(device, error)) from error
         self.set_memory_format(_memory_format(self.clip.visual))
         self.config = {key: dict(value) for key, value in config.items()}
         self.config["preprocess_cfg"] = dict(clip.visual.preprocess_cfg)

@@ -221,7 +221,7 @@ def _board(members: Sequence[tuple[str, Measured]]) -> Board:
     if len(set(columns)) < len(columns):  # two results of one source, told apart by their files
         columns = [f"{name}, {m.path.stem}" for name, m in members]
     return Board(
-        f"{first.suite}: {first.dataset.name}, {first.dataset.split}",
+        f"{first.suite}: {first.dataset.label}, {first.dataset.split}",
         tuple(columns),
         tuple(m for _, m in members),
         tuple(map(row, aims)),

@@ -45,7 +45,7 @@ def _table(source: Source, measured: Measured) -> ClassTable:
     keys = list(dict.fromkeys(key for row in per_class.values() for key in row))
     keys.sort(key=_order)
     return ClassTable(
-        f"{source.name}: {result.suite} on {result.dataset.name}, {result.dataset.split}",
+        f"{source.name}: {result.suite} on {result.dataset.label}, {result.dataset.split}",
         tuple((key, _heading(key), _is_share(key)) for key in keys),
         tuple(
             (name, tuple(row.get(key) for key in keys))

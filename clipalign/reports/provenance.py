@@ -179,7 +179,7 @@ def _identity(result: SuiteResult) -> tuple[tuple[str, str], ...]:
         ("made by", result.created_by),
         ("model", f"{result.model.spec} ({result.model.sha256[:12]}…)"),
         ("reference", f"{against.spec} ({against.sha256[:12]}…)" if against else "none"),
-        ("data", f"{result.dataset.name}, {result.dataset.split}, {result.dataset.n:,} images"),
+        ("data", f"{result.dataset.label}, {result.dataset.split}, {result.dataset.n:,} images"),
         ("data fingerprint", result.dataset.fingerprint),
         ("licence of the data", result.dataset.licence),
         ("seed", str(result.seed)),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clipalign.evals.results import Comparison, MetricValue, SuiteResult
+from clipalign.reports.legend import legend
 from clipalign.reports.words import DETAIL as _DETAIL
 from clipalign.reports.words import interval as _range
 from clipalign.reports.words import label as _label
@@ -73,7 +74,7 @@ def _table(result: SuiteResult, details: bool, width: int | None, again: set[str
     }
     data = result.dataset
     title = (
-        f"{result.suite} on {data.name}, split {data.split}: {data.n:,} images, "
+        f"{result.suite} on {data.label}, split {data.split}: {data.n:,} images, "
         f"{len(result.classnames)} classes. {result.model.name}"
     )
     level = next((f"[{m.interval.level * 100:g} %]" for m in shown.values() if m.interval), "")
@@ -92,6 +93,8 @@ def _table(result: SuiteResult, details: bool, width: int | None, again: set[str
     lines = [*textwrap.wrap(f"{title}.", fold), "", *laid_out(rows, width), ""]
     for warning in result.warnings:
         lines += textwrap.wrap(f"Warning: {warning}", fold)
+    for words in legend(shown):
+        lines += textwrap.wrap(words, fold)
     if again:
         lines.append("Retention is as above.")
     return "\n".join([*lines, *_footnote(result.comparisons, fold)]).rstrip()

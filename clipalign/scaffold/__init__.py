@@ -56,7 +56,7 @@ def new_package(name: str, kind: str, folder: Path | None = None) -> NewPackage:
 
     Args:
         name: what users will type; "clipalign-" before it is the package's and is taken off.
-        kind: one of `KINDS`.
+        kind: one of `KINDS`, or its plural.
         folder: to make; None for ./clipalign-NAME.
 
     Raises:
@@ -64,6 +64,7 @@ def new_package(name: str, kind: str, folder: Path | None = None) -> NewPackage:
             exists.
         StorageError: it cannot be written.
     """
+    kind = kind[:-1] if kind[:-1] in KINDS else kind
     if kind not in KINDS:
         raise UsageError(f"There is no template of kind {kind!r}.{near_matches(kind, KINDS)}")
     name = name.removeprefix("clipalign-")

@@ -20,6 +20,7 @@ from clipalign.datasets.base import Dataset, Example
 from clipalign.datasets.locate import load_dataset
 from clipalign.errors import DataError
 from clipalign.files import sha256_bytes
+from clipalign.option_flags import task_option
 from clipalign.tasks.base import COUNTERPART, SHOWS, Candidates, PreparedRow
 from clipalign.tasks.concepts import file as concept_file
 from clipalign.tasks.concepts.file import concept_path, load_concept
@@ -137,13 +138,13 @@ class ConceptTask:
         if held is None and source.keep is not None:
             raise DataError(
                 f"The dataset {source.keep.name!r} has too few classes to be held still. Name "
-                "another with the option keep, or none with keep=null."
+                f"another with {task_option('keep=DATASET')}; or none, as keep=null."
             )
         if held is None:
             notes.append(
                 f"Nothing is held still while {self.concept.name!r} is turned: there are no "
                 "activities with neutral captions, and no other images. Name a dataset that is to "
-                "stay as it is with the option keep."
+                f"stay as it is with {task_option('keep=DATASET')}."
             )
         return Candidates(tuple(texts), held, tuple(notes))
 

@@ -20,6 +20,7 @@ from clipalign.datasets.base import Dataset, Example
 from clipalign.datasets.locate import load_dataset
 from clipalign.errors import DataError
 from clipalign.files import read_regular, sha256_bytes
+from clipalign.option_flags import task_option
 from clipalign.tasks.base import Candidates, PreparedRow, Scope
 from clipalign.tasks.judgements import reading
 from clipalign.tasks.judgements.reading import Columns
@@ -127,14 +128,15 @@ class Preferences:
         if len(texts) < 2:
             raise DataError(
                 f"All rows of the dataset {images.name!r} speak of one text, {texts[0]!r}, and a "
-                "preference needs another to choose among. Give some with the option texts, such "
-                'as --set "texts=[a photo of something else]".'
+                "preference needs another to choose among. Give some with "
+                f"{task_option('texts=[TEXT,TEXT]')}."
             )
         scope = self.options.candidates or ("all" if given else "batch")
         if scope == "row" and (reason := self.lacking(dataset, split, ("chosen", "rejected"))):
             raise DataError(
                 f"With candidates=row each row chooses between its own two texts, and {reason}. "
-                "Use candidates=batch, or give a list with the option texts."
+                f"Take the batch's with {task_option('candidates=batch')}; or give a list, as "
+                "texts=[TEXT,TEXT]."
             )
         held = tuple(images.kept_prompts)
         return Candidates(texts, held if len(held) > 1 else None, scope=scope)

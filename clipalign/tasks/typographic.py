@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from clipalign.datasets.base import Dataset, Example
 from clipalign.datasets.options import Template
 from clipalign.errors import DataError, near_matches
+from clipalign.option_flags import task_option
 from clipalign.tasks import rendering
 from clipalign.tasks.base import Candidates, PreparedRow, classnames
 from clipalign.tasks.lettering import fonts_with
@@ -51,7 +52,9 @@ class Typographic:
             1, ge=1, le=1000, description="Attacked copies of each image, a wrong word each."
         )
         template: Template | None = Field(
-            None, description="Prompt with one {}; null for the first of the dataset's."
+            None,
+            description="Prompt with one {}; null for the first of the dataset's. Names are put in "
+            "as they are, as in CLIP's own templates: a photo of a orangutan.",
         )
         fonts: tuple[Path, ...] | None = Field(
             None, min_length=1, description="Font files for every split; null for clipalign's own."
@@ -107,7 +110,7 @@ class Typographic:
         if never := [name for name, able in words.items() if not able]:
             notes.append(
                 f"No font has all characters of {_listed(never)}: they are written on no image. "
-                "Name fonts that do with the option fonts."
+                f"Name fonts that do with {task_option('fonts=[FILE]')}."
             )
         if some := [name for name, able in words.items() if 0 < len(able) < len(fonts)]:
             notes.append(f"Not every font has all characters of {_listed(some)}; others are used.")

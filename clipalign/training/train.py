@@ -76,7 +76,12 @@ class TrainResult:
 
     def document(self) -> dict[str, Any]:
         """As plain values, for JSON and for the hook `run_finished`."""
-        return dataclasses.asdict(self) | {"run": str(self.run), "model": str(self.model)}
+        parts = [
+            {"part": part, "tensors": tensors, "parameters": parameters, "trained": trained}
+            for part, tensors, parameters, trained in self.trainable
+        ]
+        paths = {"run": str(self.run), "model": str(self.model)}
+        return dataclasses.asdict(self) | paths | {"trainable": parts}
 
 
 def train(

@@ -55,14 +55,14 @@ class TransformResult:
     transform: Transform
 
     def document(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
+        """As plain values, for JSON; `statement` is None where nothing was to be found."""
         return {
             "method": self.method,
             "source": self.source,
             "model": str(self.model),
             "open_clip_line": self.open_clip_line,
             "transform": self.transform.describe(),
-            "statement": self.transform.statement(),
+            "statement": self.transform.statement() or None,
         }
 
 
@@ -268,7 +268,7 @@ def _earlier(context: FitContext, fitter: Fitter) -> dict[str, Any] | None:
             f"{context.path} is the result of a transform already ({made.get('method')} of "
             f"{made.get('source')}; see {record}), and nothing is folded in twice. Transform "
             f"{made.get('source')} again, from its start; to compose the maps of several runs, "
-            "name the others with after."
+            "name the others with --after RUN=T (in Python after={RUN: T})."
         )
     context.reporter.note(
         f"{context.path} was made by {made.get('method')} of {made.get('source')}; this is applied "

@@ -7,6 +7,10 @@ import json
 import pytest
 from PIL import Image
 
+from clipalign.cli.app import run
+from clipalign.datasets.known.description import catalogue
+from clipalign.plugins import registry
+
 
 @pytest.fixture
 def pets(tmp_path):
@@ -36,6 +40,49 @@ def test_list_and_show(command):
     wrong = command("datasets", "show", "oxfordpets")
     assert wrong.returncode == 2
     assert "'oxford-pets'" in wrong.stderr
+
+
+@pytest.mark.parametrize("name", registry("datasets").names())
+def test_everything_that_is_listed_can_be_shown(name, capsys):
+    assert run(["datasets", "show", name]) == 0
+    text = capsys.readouterr().out
+    for words in ("About:", "Splits:", "Licence:", f"--dataset {name}"):
+        assert words in text
+    assert run(["datasets", "show", name, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {"name", "title", "about", "splits", "licence", "templates"} <= document.keys()
+
+
+def test_the_embedded_world_is_shown_with_its_splits_and_options(capsys):
+    assert run(["datasets", "show", "emoji", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["splits"]["test"] == 500
+    assert "CC-BY-SA-4.0" in document["licence"]
+    assert "views" in [option["name"] for option in document["options"]]
+    assert run(["datasets", "show", "folder"]) == 0
+    text = capsys.readouterr().out
+    assert "--dataset folder:PATH" in text
+    assert "extensions" in text
+
+
+def test_the_list_says_what_a_known_dataset_holds():
+    for name, known in catalogue().items():
+        summary = registry("datasets").entry(name).summary
+        assert known.about.startswith(summary.removesuffix("."))
+
+
+def test_check_takes_name_path_either_way(pets, capsys):
+    said = []
+    for words in (["oxford-pets", str(pets)], [f"oxford-pets:{pets}"]):
+        assert run(["datasets", "check", *words, "--json", "--quiet"]) == 5
+        said.append(json.loads(capsys.readouterr().out))
+    assert said[0] == said[1]
+    assert said[0]["name"] == "oxford-pets"
+    assert run(["datasets", "check", "oxford-pets"]) == 2
+    words = capsys.readouterr().err
+    assert "clipalign datasets check oxford-pets PATH, or oxford-pets:PATH" in words
+    assert run(["datasets", "check", f"oxford-pets:{pets}", "elsewhere"]) == 2
+    assert "is given two places" in capsys.readouterr().err
 
 
 def test_check(command, pets):

@@ -55,8 +55,9 @@ def test_without_a_model_the_newest_run_stands_beside_the_default_model(evaluate
     assert "Warning: 1 of 7 images could not be read" in done.stdout
     for label in ("clean accuracy", "attacked accuracy", "attack success rate", "KL to reference"):
         assert label in done.stdout
-    path = finished / "results" / "typographic-folder-train.json"
-    assert "Results: runs/typographic-kto-1/results/typographic-folder-train.json" in done.stdout
+    name = "typographic-folder-photos-train.json"
+    path = finished / "results" / name
+    assert f"Results: runs/typographic-kto-1/results/{name}" in done.stdout
     assert done.stdout.splitlines()[-1] == "Report: clipalign report runs/typographic-kto-1"
     # nothing was trained, so nothing may differ
     result = read_result(path)
@@ -73,7 +74,7 @@ def test_without_a_run_the_default_model_stands_alone_and_json_is_all_that_is_pr
     assert result.model.spec == "emoji-tiny"
     assert result.against is None
     assert result.dataset.n == result.metrics["clean_accuracy"].n == 6
-    assert document["files"] == ["results/typographic-folder-train.json"]
+    assert document["files"] == ["results/typographic-folder-photos-train.json"]
 
 
 @pytest.mark.parametrize(

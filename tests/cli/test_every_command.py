@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from clipalign.cli.app import run
+from clipalign.hookspecs import KINDS
+from clipalign.plugins import registry
 from tests.command_lines import LEAVES, arguments_of, parse, words_of
 
 NAMES = [" ".join(path) for path in LEAVES]
@@ -39,6 +42,37 @@ def test_its_help_documents_every_option_and_argument(name, capsys):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_its_arguments_are_in_capitals_and_only_optional_ones_in_brackets(name, capsys):
+    assert run([*name.split(), "--help"]) == 0
+    usage = capsys.readouterr().out.partition("[OPTIONS]")[2].splitlines()[0].split()
+    arguments = [p for p in BY_NAME[name].params if p.param_type_name == "argument"]
+    for shown, argument in zip(usage, arguments, strict=True):
+        assert shown.upper() == shown
+        assert not set(shown) & set("{}…")
+        bare = shown.removesuffix("...")
+        assert (bare.startswith("[") and bare.endswith("]")) is not argument.required
+        assert "[[" not in bare
+
+
+@pytest.mark.parametrize("group", sorted({path[0] for path in LEAVES if len(path) == 2}))
+def test_a_group_lists_its_commands_uncut(group, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run([group, "--help"]) == 0
+    listed = capsys.readouterr().out.partition("Commands:")[2].strip().splitlines()
+    assert len(listed) == sum(path[0] == group for path in LEAVES)
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_registered_says_what_it_is_in_a_sentence(kind):
+    entries = [registry(kind).entry(name) for name in registry(kind).names()]
+    for entry in (e for e in entries if e.package == "clipalign"):
+        name = entry.name
+        assert entry.summary[:1].upper() == entry.summary[:1], name
+        assert entry.summary.endswith("."), name
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_its_examples_are_commands_that_it_takes(name):
     lines = [line.strip() for line in (BY_NAME[name].help or "").splitlines()]
     examples = [line for line in lines if line.startswith("clipalign ")]
@@ -53,6 +87,31 @@ def test_with_json_what_goes_wrong_is_one_document_too(name, capsys):
     printed = capsys.readouterr()
     assert json.loads(printed.out)["error"]["exit_code"] == 2
     assert printed.err == ""
+
+
+def completed(path, name, incomplete):
+    """What the shell is offered for one parameter of a command."""
+    command = LEAVES[path]
+    (param,) = [p for p in command.params if p.name == name]
+    items = param.shell_complete(command.make_context("x", [], resilient_parsing=True), incomplete)
+    return [item.value for item in items]
+
+
+def test_models_recipes_and_comparisons_complete(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("runs/kto-1", "comparisons/mine", ".git"):
+        Path(folder).mkdir(parents=True)
+    Path("runs/kto-1/config.yaml").write_text("method: kto\n")
+    for file in ("recipe.yaml", "notes.txt"):
+        Path(file).write_text("")
+    for path, name in (("train",), "model"), (("eval",), "models"), (("export",), "model"):
+        assert completed(path, name, "") == ["emoji-tiny", "runs/kto-1"]
+        assert completed(path, name, "runs/") == ["runs/kto-1"]
+    assert completed(("config", "cp"), "name", "") == ["gender", "typographic"]
+    assert completed(("config", "cp"), "name", "ty") == ["typographic"]
+    assert completed(("compare",), "recipe", "") == ["comparisons/", "recipe.yaml", "runs/"]
+    assert completed(("compare",), "recipe", "comparisons/") == ["comparisons/mine/"]
+    assert completed(("plugins", "list"), "kind", "o") == ["objectives"]
 
 
 @pytest.mark.parametrize("arguments", ON_NOTHING, ids=" ".join)

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
 
 from clipalign import __version__
+from clipalign.cli.app import run
+from clipalign.cli.plain_words import type_words, value_words
+from clipalign.plugins import registry
 
 GOOD = """
 import clipalign
@@ -57,9 +65,63 @@ def test_list_is_a_table_and_can_be_narrowed(command, make_package):
 
 
 def test_list_of_an_unknown_kind_names_the_near_one(command):
-    done = command("plugins", "list", "--kind", "objective")
+    done = command("plugins", "list", "--kind", "objectve")
     assert done.returncode == 2
-    assert "There is no kind 'objective'. Did you mean 'objectives'?" in done.stderr
+    assert "There is no kind 'objectve'. Did you mean 'objectives'" in done.stderr
+
+
+def test_a_kind_may_be_singular_or_plural_everywhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    listed = []
+    for kind in ("objective", "objectives"):
+        assert run(["plugins", "list", "--kind", kind, "--json"]) == 0
+        listed.append(json.loads(capsys.readouterr().out))
+        assert run(["plugins", "show", f"{kind}/kto", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["kind"] == "objectives"
+        assert run(["plugins", "new", f"my-{kind}", "--kind", kind, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["kind"] == "objective"
+    assert listed[0] == listed[1]
+    assert {row["kind"] for row in listed[0]} >= {"objectives"}
+
+
+def test_show_speaks_of_types_and_values_as_yaml_does(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    for kind in ("tasks", "suites", "datasets", "transforms"):
+        for name in registry(kind).names():
+            assert run(["plugins", "show", f"{kind}/{name}"]) == 0
+            text = capsys.readouterr().out
+            assert not re.search(r"0x[0-9a-f]{6}|Optional|Literal|typing|NoneType", text)
+    assert run(["plugins", "show", "suites/typographic"]) == 0
+    text = capsys.readouterr().out
+    options = text.partition("NAME ")[2].partition("\n\nAccuracy clean")[0]
+    assert max(map(len, options.splitlines())) <= 60
+    assert "list of outlined|note" in options
+    assert "train|test or null" in options
+    assert "[outlined, note]" in options
+
+
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [
+        (int | float, "number"),
+        (Annotated[str, "checked"] | None, "text or null"),
+        (tuple[float, float], "list of number"),
+        (dict[str, int], "mapping of text to whole number"),
+        (Literal["a", True, None], "a|true|null"),
+        (tuple[Path, ...] | None, "list of path or null"),
+        (Any, "anything"),
+        (list, "list"),
+    ],
+)
+def test_types_in_words(annotation, words):
+    assert type_words(annotation) == words
+
+
+def test_values_in_words():
+    values = (None, True, ("a", "b"), {"concepts": 10}, Path("a/b"), "null", 0.5)
+    assert list(map(value_words, values)) == [
+        "null", "true", "[a, b]", "{concepts: 10}", "a/b", "'null'", "0.5",
+    ]  # fmt: skip
 
 
 def test_plugins_can_be_switched_off(command, make_package):
@@ -81,8 +143,8 @@ def test_show_tells_origin_options_and_documentation(command, make_package):
     assert document["metadata"] == {"paper": "none"}
     assert document["documentation"] == "Does good."
     assert document["options"] == [
-        {"name": "beta", "type": "float", "default": 0.5, "description": "How much good."},
-        {"name": "only", "type": "str", "default": "required", "description": "To whom."},
+        {"name": "beta", "type": "number", "default": 0.5, "description": "How much good."},
+        {"name": "only", "type": "text", "default": "required", "description": "To whom."},
     ]
     text = command("plugins", "show", "objectives/good", env=make_package.env).stdout
     assert "clipalign-good 2.1" in text
@@ -93,7 +155,7 @@ def test_options_of_a_plain_constructor_show_too(command, make_package):
     install(make_package, "class Good:\n    def __init__(self, size: int = 3): ...\n")
     done = command("plugins", "show", "good", "--json", env=make_package.env)
     assert json.loads(done.stdout)["options"] == [
-        {"name": "size", "type": "int", "default": 3, "description": ""}
+        {"name": "size", "type": "whole number", "default": 3, "description": ""}
     ]
 
 
@@ -101,7 +163,7 @@ def test_show_of_an_unknown_name_names_the_near_ones(command):
     for name, words in {
         "kot": "Nothing is registered as 'kot'. Did you mean 'kto'",
         "objectives/kot": "There is no objective 'kot'. Did you mean 'kto'",
-        "objective/kto": "There is no kind 'objective'. Did you mean 'objectives'",
+        "objectve/kto": "There is no kind 'objectve'. Did you mean 'objectives'",
     }.items():
         done = command("plugins", "show", name)
         assert done.returncode == 2

@@ -65,7 +65,7 @@ def test_it_shows_what_eval_measured_on_a_folder(finished, capsys, tmp_path, own
     ("arguments", "code", "words"),
     [
         ([], 2, "There is no finished run in runs/"),
-        (["nowhere"], 2, "There is no nowhere"),
+        (["nowhere"], 7, "There is no nowhere"),
         (["."], 2, "is neither a run"),
         ([".", "--set", "dataset.views=2"], 2, "and none is named"),
         ([".", "--dataset", "emoji", "--set", "views=2"], 2, "must be dataset.KEY=VALUE"),
@@ -80,7 +80,7 @@ def test_what_is_wrong_is_said(capsys, tmp_path, monkeypatch, arguments, code, w
 
 
 def test_a_mistyped_run_names_the_near_one(capsys, finished):
-    assert run(["report", "runs/kot"]) == 2
+    assert run(["report", "runs/kot"]) == 7  # as `runs show` and `train --resume`
     assert "Did you mean 'runs/kto'?" in capsys.readouterr().err
 
 

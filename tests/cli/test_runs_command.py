@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
+from clipalign.cli.app import run as run_command
 from clipalign.cli.runs import find_runs, last_metrics
 from clipalign.config import RunConfig, dump_config
 
@@ -57,6 +59,19 @@ def test_show_tells_configuration_progress_and_how_to_load_it(command, run):
     assert document["results"] == {"typographic": {"n": 3}}
     text = command("runs", "show", "runs/typographic-kto-2").stdout
     assert 'create_model_and_transforms("local-dir:runs/typographic-kto-2/model")' in text
+
+
+def test_show_writes_values_as_yaml_does_and_a_result_a_line(run, monkeypatch, capsys):
+    config = RunConfig(task_options={"wrong_classes": None}, dataset_options={"concepts": 10})
+    (run / "config.yaml").write_text(dump_config(config))
+    (run / "results" / "gender.json").write_text("{}")
+    monkeypatch.chdir(run.parents[1])
+    assert run_command(["runs", "show", "runs/typographic-kto-2"]) == 0
+    text = capsys.readouterr().out
+    assert "{concepts: 10}" in text
+    assert "{wrong_classes: null}" in text
+    assert not re.search(r"\b(None|True|False)\b", text)
+    assert "Results:\n  results/gender.json\n  results/typographic.json\n" in text
 
 
 def test_show_of_an_unfinished_run_says_how_to_go_on(command, run):

@@ -76,6 +76,32 @@ def test_list_shows_more_columns(runs, capsys):
     assert "0.75      0.125" in text
 
 
+def add_result(run: Path, split: str, accuracy: float) -> None:
+    """One more result of a run, as it stands on the disk."""
+    document = {"dataset": {"split": split}, "metrics": {"accuracy": {"value": accuracy}}}
+    (run / "results" / f"a-d-{split}.json").write_text(json.dumps(document))
+
+
+def test_a_plain_metric_is_that_of_the_split_test(runs, capsys):
+    for name, unseen in (("a", 0.9), ("b", 0.1)):
+        add_result(Path("runs") / name, "test-unseen-concepts", unseen)
+    assert listed(capsys, "--sort", "accuracy") == ["a", "c", "b"]
+    assert listed(capsys, "--sort", "accuracy@test-unseen-concepts") == ["b", "a", "c"]
+    assert listed(capsys, "--where", "accuracy>=0.5") == ["b", "c"]
+    assert run_command(["runs", "list", "--show", "accuracy"]) == 0
+    assert "test-unseen-concepts" not in capsys.readouterr().out
+
+
+def test_a_plain_metric_of_another_split_names_it(runs, capsys):
+    (Path("runs/a/results") / "retention-d-test.json").unlink()
+    add_result(Path("runs/a"), "all", 0.3)
+    assert run_command(["runs", "list", "--show", "accuracy", "--where", "run=runs/a"]) == 0
+    assert "0.3 (all)" in capsys.readouterr().out
+    add_result(Path("runs/a"), "test-unseen-style", 0.4)  # after "all" by name, and yet before it
+    assert run_command(["runs", "list", "--show", "accuracy", "--where", "run=runs/a"]) == 0
+    assert "0.4 (test-unseen-style)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -64,7 +64,7 @@ def test_labels_are_another_column_or_none(table, tmp_path):
 
 def test_nothing_is_downloaded_unasked(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: 1 / 0)
-    with pytest.raises(DataError, match="option download=true"):
+    with pytest.raises(DataError, match="--dataset-set download=true` of prepare"):
         load_dataset("huggingface:somebody/something", {})
     with pytest.raises(DataError, match="cannot be opened as a dataset"):
         load_dataset("huggingface:somebody/something", {"download": True})

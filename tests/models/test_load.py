@@ -310,8 +310,10 @@ def test_a_missing_embedded_model_says_to_install_again(tmp_path):
 
 
 def test_unknown_devices_and_precisions_are_usage_errors(tiny):
-    with pytest.raises(UsageError, match="device 'gpu' cannot be used"):
+    with pytest.raises(UsageError, match="device 'gpu' cannot be used: there is no such kind") as e:
         tiny("vit", device="gpu")
+    assert "named as cpu, cuda, cuda:1 or mps, and this machine has cpu" in str(e.value)
+    assert "xpu" not in str(e.value)
     with pytest.raises(UsageError, match="Did you mean 'fp16'"):
         tiny("vit", precision="f16")
 
@@ -321,7 +323,7 @@ def test_the_import_is_announced_once(monkeypatch):
     monkeypatch.delitem(library.sys.modules, "open_clip")
     monkeypatch.setattr(library.importlib, "import_module", lambda name: open_clip)
     open_clip_module(told.append)
-    assert told == ["importing open_clip…"]
+    assert told == ["Loading open_clip…"]
     monkeypatch.setitem(library.sys.modules, "open_clip", open_clip)
     assert open_clip_module(told.append) is open_clip
     assert len(told) == 1

@@ -347,7 +347,7 @@ def test_plots_are_files_and_the_same_each_time(world, tmp_path):
     made = [write_plots(tmp_path / name, charts, boards) for name in "ab"]
     names = [path.name for path in made[0]]
     assert names[:4] == ["loss.png", "loss.svg", "margin.png", "margin.svg"]
-    assert names[5] == "typographic-folder-train-before-and-after.svg"
+    assert names[5] == "typographic-folder-photos-train-before-and-after.svg"
     for a, b in zip(*made, strict=True):
         assert a.read_bytes() == b.read_bytes(), a.name
     assert made[0][0].read_bytes().startswith(b"\x89PNG")

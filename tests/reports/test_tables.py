@@ -10,6 +10,7 @@ import pytest
 
 from clipalign.evals.collector import Collector
 from clipalign.evals.results import DatasetIdentity, ModelIdentity, SuiteResult
+from clipalign.reports.legend import LEGEND, legend
 from clipalign.reports.tables import WIDTH, results_document, summary_table
 
 RIGHT = np.array([True] * 70 + [False] * 30)
@@ -59,6 +60,17 @@ def test_before_after_and_the_paired_difference_stand_in_one_row():
     assert row[-1] == "<0.001"
     assert line(text, "clean accuracy").split()[-4:] == ["+0.0", "[-3.7,", "+3.7]", "1.000"]
     assert "McNemar's test" in text
+
+
+def test_a_name_that_does_not_explain_itself_is_explained_below():
+    plain = summary_table([result()])
+    assert not any(words in plain for words in LEGEND.values())
+    collected = Collector(resamples=200, seed=0)
+    collected.mean("conditional_asr", [RIGHT], ALONE, higher_is_better=False, description="Fooled.")
+    text = summary_table([result(metrics=collected.metrics, comparisons=[])])
+    assert text.splitlines()[-1] == LEGEND["conditional_asr"]
+    assert legend(["clean_accuracy", "clean_ece", "margin"]) == [LEGEND["ece"], LEGEND["margin"]]
+    assert max(map(len, LEGEND.values())) <= WIDTH
 
 
 def test_the_distance_has_no_before():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from clipalign.errors import DataError
+from clipalign.option_flags import task_option
 
 __all__ = ["Reading", "balance_note", "balanced", "spread"]
 
@@ -76,7 +77,7 @@ def balance_note(readings: Sequence[Reading], where: str, balance: bool) -> str:
     if not each:
         raise DataError(
             f"{found}{within}, and no activity has all of them, so that nothing is left when they "
-            "are balanced. Use them as they are with balance=false."
+            f"are balanced. Use them as they are with {task_option('balance=false')}."
         )
     lacking = sum(any(not cells[a, value] for value in counts) for a in activities)
     how = ", as many of each within every activity" if len(activities) > 1 else ""

@@ -10,6 +10,7 @@ from clipalign.datasets.base import Dataset, Example
 from clipalign.datasets.options import label_problem
 from clipalign.errors import DataError, near_matches
 from clipalign.files import canonical_json, sha256_bytes
+from clipalign.option_flags import task_option
 from clipalign.tasks.concepts.balance import Reading, balance_note, balanced
 from clipalign.tasks.concepts.file import Concept
 from clipalign.tasks.kept import WithKept
@@ -132,7 +133,7 @@ class ConceptSource(WithKept):
             raise DataError(
                 f"The concept {self.concept.name!r} takes images of at least two of its values "
                 f"({known}), and the {where} has {shown} in its column {self._attribute!r}. Add "
-                "images of another, or name another column with the option attribute."
+                f"images of another, or name another column with {task_option('attribute=COLUMN')}."
             )
         notes = []
         if self._activity is not None and not any(reading.activity for reading in readings):
@@ -162,8 +163,8 @@ class ConceptSource(WithKept):
         if column not in columns:
             raise DataError(
                 f"The dataset {self.name!r} has no column {column!r}."
-                f"{near_matches(column, columns)} Name the column with the option {option}, or "
-                "another dataset."
+                f"{near_matches(column, columns)} Name the column with "
+                f"{task_option(f'{option}=COLUMN')}; or another dataset."
             )
 
 

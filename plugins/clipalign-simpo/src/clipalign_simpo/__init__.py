@@ -15,5 +15,5 @@ def register_objectives(register: Any) -> None:
     register(
         "simpo",
         "clipalign_simpo.objective:SimPO",
-        summary="reference-free, with a target margin (Meng et al. 2024)",
+        summary="Reference-free, with a target margin (Meng et al. 2024).",
     )

@@ -43,7 +43,7 @@ def check(model, directory, photo, pixels):
     preprocess = about["preprocess"]
     assert preprocess["size"] == list(model.image_size)
     assert preprocess["mean"] == model.config["preprocess_cfg"]["mean"]
-    assert preprocess["resize_mode"] == model.resize_mode
+    assert preprocess["resize_mode"] == model.config["preprocess_cfg"]["resize_mode"]
     assert about["tokenizer"]["context_length"] == model.context_length
     assert about["model_sha256"] == model.sha256
     assert {f.name for f in directory.iterdir()} == {

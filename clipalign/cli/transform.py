@@ -129,7 +129,7 @@ def transform(
       clipalign transform runs/gender --t 0.4
       clipalign transform runs/gender --scan -2:1.2:0.1
       clipalign transform runs/gender --scan 0:1:0.1 --split test
-      clipalign transform runs/gender --t auto --dataset people.csv --set dataset.label_column=null
+      clipalign transform runs/gender --t auto --dataset people.csv
       clipalign transform runs/gender --t 0.5 --after runs/age=0.3
       clipalign transform runs/dpo --method interpolate --alpha 0.5
       clipalign transform emoji-tiny --method project --calibration 0

@@ -60,7 +60,7 @@ def test_neutral_with_its_scan_as_one_json_document(command, run, people, tmp_pa
     done = command(
         "transform", "runs/gender", "--t", "auto", "--scan", "-1:1:0.5", "--epsilon", "0.5",
         "--dataset", "people/index.csv",
-        "--set", "dataset.label_column=null", "-o", "out", "--json", "--quiet",
+        "-o", "out", "--json", "--quiet",
         env={"CLIPALIGN_CACHE": str(tmp_path / "cache")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -75,7 +75,6 @@ def test_neutral_with_its_scan_as_one_json_document(command, run, people, tmp_pa
     # --scan alone makes no model, and prints the table
     done = command(
         "transform", "runs/gender", "--scan", "0:1:1", "--dataset", "people/index.csv",
-        "--set", "dataset.label_column=null",
         "--top", "4",
         env={"CLIPALIGN_CACHE": str(tmp_path / "cache")},
     )  # fmt: skip

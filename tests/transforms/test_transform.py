@@ -43,7 +43,7 @@ def people(tmp_path, drawings):
         split = "train" if i % 2 else "validation"
         lines.append(f"{e.key}.png,{split},{a['gender']},{a['activity']},{a['kind']}")
     (folder / "index.csv").write_text("\n".join(lines) + "\n")
-    return {"dataset": folder / "index.csv", "dataset_options": {"label_column": None}}
+    return {"dataset": folder / "index.csv", "dataset_options": {}}
 
 
 @pytest.fixture

@@ -1,0 +1,52 @@
+"""`clipalign train` as it is typed."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+import clipalign
+from clipalign.cli.app import run
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Every test in a folder of its own, with a cache of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def people(tmp_path):
+    """A table of women and men: path and gender, as photographs of faces have them, no label."""
+    folder = tmp_path / "people"
+    folder.mkdir()
+    lines = ["path,gender,age"]
+    for i in range(8):
+        gender = ("woman", "man")[i % 2]
+        Image.effect_noise((80, 80), 20 + i).convert("RGB").save(folder / f"{i}.png")
+        lines.append(f"{i}.png,{gender},{20 + i}")
+    (folder / "index.csv").write_text("\n".join(lines) + "\n")
+    return folder / "index.csv"
+
+
+def test_a_concept_needs_no_label(people, capsys):
+    code = run(
+        ["train", "--task", "gender", "--dataset", str(people), "--steps", "1", "-o", "runs/g",
+         "--set", "task_options.balance=false", "--no-eval"]
+    )  # fmt: skip
+    assert code == 0, capsys.readouterr().err
+    assert run(["prepare", "gender", "--dataset", str(people), "-o", "prefs"]) == 0
+    (result,) = clipalign.evaluate("runs/g", suites=["gender"], dataset=people)
+    assert result.dataset.n == 8
+    assert run(["transform", "runs/g", "--t", "auto", "--epsilon", "1", "-o", "out"]) == 0
+
+
+def test_written_words_need_one_and_say_which_column_may_be_it(people, capsys):
+    assert run(["train", "--dataset", str(people), "-o", "runs/t"]) == 5
+    said = capsys.readouterr().err
+    assert "has no classes" in said
+    assert "Its columns are gender, age: name the one of the class" in said
+    assert "option label_column" in said
+    with pytest.raises(clipalign.DataError, match="has a label.*option label_column"):
+        clipalign.evaluate(dataset=people)

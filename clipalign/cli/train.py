@@ -147,11 +147,14 @@ def train(
         "seed": seed,
     }
     from clipalign.config import load_config
+    from clipalign.models.spec import parse_model_spec
     from clipalign.training.rundir import RunDirectory
 
     check_words(form, push)
     # names and bounds fail here, before torch is imported
     known = load_config(config, settings or (), **keys) if resume is None else None
+    if known:
+        parse_model_spec(known.model)
     out.note("Loading torch…")
     if form or push:
         from clipalign.evals.publish import check_export

@@ -125,14 +125,12 @@ class RunDirectory:
                     break
                 except FileExistsError:
                     number += 1
-        elif path.is_file():
-            raise RunError(f"{path} is a file. Choose another --output.")
-        _refuse_taken(path)
+        check_vacant(path)
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
         run = cls(path, FileLock(path / ".lock"))
         run._acquire()
-        _refuse_taken(path)  # by a process that was quicker
+        check_vacant(path)  # by a process that was quicker
         atomic_write_text(run.config, dump_config(config))
         run.seal()
         return run
@@ -248,12 +246,14 @@ class RunDirectory:
         atomic_write_bytes(self.metrics, log)
 
 
-def _refuse_taken(path: Path) -> None:
+def check_vacant(path: Path) -> None:
     """Refuse a directory that holds anything but a lock and what a killed process left torn.
 
     Raises:
-        RunError: saying how to go on, where it is a run.
+        RunError: it does, saying how to go on where it is a run; or it is a file.
     """
+    if path.is_file():
+        raise RunError(f"{path} is a file. Choose another --output.")
     if not path.is_dir() or all(_is_torn(e) or e.name == ".lock" for e in path.iterdir()):
         return
     advice = f"go on with `clipalign train --resume {path}`, or c"

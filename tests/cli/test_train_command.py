@@ -48,5 +48,35 @@ def test_written_words_need_one_and_say_which_column_may_be_it(people, capsys):
     assert "has no classes" in said
     assert "Its columns are gender, age: name the one of the class" in said
     assert "option label_column" in said
-    with pytest.raises(clipalign.DataError, match="has a label.*option label_column"):
+    with pytest.raises(clipalign.DataError, match=r"has a label.*option label_column"):
         clipalign.evaluate(dataset=people)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--model", "emoji-tinny"], 6, "Did you mean 'emoji-tiny'"),
+        (["--model", "runs/nope"], 6, "runs/nope"),
+        (["--model", "local-dir:nope"], 6, "There is no directory"),
+        (["--device", "foo"], 2, "The device 'foo' cannot be used"),
+        (["-o", "runs/a"], 7, "already holds a run"),
+        (["-o", "runs/a/config.yaml"], 7, "is a file"),
+        (["--set", "train.averaging_options.beta=1"], 3, "train.averaging_options.beta"),
+        (["--trainable", "last:99"], 2, "more blocks than emoji-tiny has"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_any_image_is_read(
+    arguments, code, words, tmp_path, monkeypatch, capsys
+):
+    def never(*_, **__):
+        raise AssertionError("too late")
+
+    monkeypatch.setattr("clipalign.training.train.made", never)
+    if "--trainable" not in arguments:
+        monkeypatch.setattr("clipalign.training.train.load_model", never)
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "config.yaml").touch()
+    before = sorted(tmp_path.rglob("*"))
+    assert run(["train", *arguments]) == code
+    assert words in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before

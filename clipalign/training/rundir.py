@@ -93,6 +93,16 @@ class RunDirectory:
         """Whether the model has been exported."""
         return (self.model / "open_clip_config.json").is_file()
 
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to train, export or seal."""
+        sums = self.path / SUMS
+        return (
+            self.finished
+            and sums.is_file()
+            and self.metrics.name in sums.read_text(encoding="utf-8", errors="replace").split()
+        )
+
     @classmethod
     def create(cls, config: RunConfig, root: Path = Path("runs")) -> RunDirectory:
         """Make the directory of a new run and write its configuration.

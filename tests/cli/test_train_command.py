@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
-import clipalign
+import clipalign.models
 from clipalign.cli.app import run
+from clipalign.config import RunConfig, dump_config
+from clipalign.training.rundir import RunDirectory
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +86,53 @@ def test_what_is_wrong_is_refused_before_any_image_is_read(
     assert run(["train", *arguments]) == code
     assert words in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    """A run that has finished and moved nothing, of photographs of two classes; retention is left
+    out."""
+    for name, colour in (("leaf", "green"), ("ocean", "blue")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (80, 64), colour).save(tmp_path / "photos" / name / "0.png")
+    folder = tmp_path / "runs" / "a"
+    shutil.copytree(Path(clipalign.models.__file__).parent / "emoji_tiny", folder / "model")
+    (folder / "config.yaml").write_text(dump_config(RunConfig(dataset="photos")))
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+    RunDirectory(folder).seal()
+    monkeypatch.setattr("clipalign.evals.evaluate.with_retention", lambda result, _: result)
+    return folder
+
+
+def test_a_finished_run_is_measured_where_it_was_not_and_then_left_alone(
+    finished, monkeypatch, capsys
+):
+    def never(*_, **__):
+        raise AssertionError("done again")
+
+    monkeypatch.setattr("clipalign.training.train.train", never)
+    assert run(["train", "--resume", "runs/a"]) == 0
+    assert "attacked accuracy" in capsys.readouterr().out
+    (result,) = (finished / "results").glob("*.json")
+    monkeypatch.setattr("clipalign.evals.evaluate.load_model", never)
+    assert run(["train", "--resume", "runs/a"]) == 0
+    assert capsys.readouterr().out == (
+        "runs/a has finished; its model is runs/a/model, its results are in runs/a/results.\n"
+    )
+    result.unlink()
+    assert run(["train", "--resume", "runs/a", "--no-eval", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["finished"] is True
+    assert not result.exists()
+
+
+def test_a_run_whose_model_was_never_sealed_or_is_damaged_has_not_finished(finished):
+    from clipalign.cli.train import _is_over
+    from clipalign.files import SUMS, write_sums
+
+    directory = RunDirectory(finished)
+    assert _is_over(directory)
+    write_sums(directory.model, ["open_clip_config.json"])
+    (directory.model / "open_clip_config.json").write_text("{}")
+    assert not _is_over(directory)
+    (finished / SUMS).unlink()
+    assert not directory.complete

@@ -197,10 +197,10 @@ def transform(
     if scanned is not None:
         files = write_scan(scanned, folder, out)
         document["scan"] = scanned.document() | {"files": [str(file) for file in files]}
-        where = ["Scan:  " + ", ".join(map(str, files))]
         if context.run is not None and not before:
             keep_scan(scanned, context.run.path)
-            where.append(report_line(context.run.path))
+        # the report of a run may turn its map by itself, over other values and images
+        where = ["Scan:  " + ", ".join(map(str, files)), report_line(folder)]
         lines = [table(*scanned.table()), "\n" + "\n".join(where), *lines]
     out.result(document, "\n".join(line for line in lines if line))
 

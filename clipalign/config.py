@@ -31,6 +31,7 @@ from clipalign.options import explain
 from clipalign.plain_yaml import parse_yaml, read_yaml_mapping
 from clipalign.plugins import registry
 
+_OWNED = re.compile(r"^(dataset|task|method)\.")
 _TRAINABLE = re.compile(r"image-encoder|head|last:[1-9]\d{0,3}|lora:[1-9]\d{0,3}")
 
 
@@ -262,7 +263,8 @@ def load_config(
 
     Args:
         path: YAML file; None for the defaults.
-        overrides: "a.b=c", its value in YAML.
+        overrides: "a.b=c", its value in YAML; "dataset.b=c" is an option of the dataset
+            (dataset_options.b), and so for the task and the method.
         check_options: also check the options of the method, task and dataset, which imports them
             (and torch).
         **flags: values of the command's own flags by key, dots for inner keys; None is skipped.
@@ -286,7 +288,8 @@ def load_config(
         except ValueError as error:
             problems.append(f"--set {override}: {error}")
             continue
-        problems += _assign(tree, key.strip(), value, f"--set {override}")
+        key = _OWNED.sub(r"\1_options.", key.strip())
+        problems += _assign(tree, key, value, f"--set {override}")
     if method not in (None, tree.get("method")) and tree.get("method_options") is method_options:
         tree.pop("method_options", None)  # they are those of the file's method
     source = "the configuration" if path is None else str(path)

@@ -312,3 +312,14 @@ def test_what_is_missing_says_what_it_is_for_and_what_is_wrong_is_said_once():
     assert found == "task_options.styles.0: should be 'outlined' or 'note' (got 'foo')"
     (found,) = problems(None, ["task_options.styles=[]"], check_options=True)
     assert found == "task_options.styles: must have 1 entry at least (got [])"
+
+
+def test_set_takes_an_option_by_what_it_is_of():
+    config = load_config(None, ["dataset.concepts=20", "task.styles=[note]", "method.beta=0.5"])
+    assert config.dataset_options == {"concepts": 20}
+    assert config.task_options == {"styles": ["note"]}
+    assert config.method_options == {"beta": 0.5}
+    assert config == load_config(
+        None,
+        ["dataset_options.concepts=20", "task_options.styles=[note]", "method_options.beta=0.5"],
+    )

@@ -10,9 +10,6 @@ import typer
 from clipalign.cli.console import Console, JsonFlag, QuietFlag
 from clipalign.errors import ConfigError, UsageError, near_matches
 
-if TYPE_CHECKING:
-    pass
-
 app = typer.Typer(no_args_is_help=True, help="Show, check, describe and copy configurations.")
 
 SetOption = Annotated[

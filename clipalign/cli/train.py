@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table, terminal_width
+from clipalign.cli.console import (
+    Console,
+    DatasetSetOption,
+    JsonFlag,
+    QuietFlag,
+    all_settings,
+    complete,
+    table,
+    terminal_width,
+)
 from clipalign.cli.export import FORMAT_HELP, PUSH_HELP, also, check_words
 from clipalign.cli.report import report_line
 from clipalign.cli.runs import complete_models, complete_runs, sparklines
@@ -100,10 +109,11 @@ def train(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Any key that config show lists, such as method_options.beta=0.5; may be "
-            "repeated.",
+            help="Any key that config show lists, such as train.epochs=1; method.KEY, task.KEY "
+            "and dataset.KEY are options of those. May be repeated.",
         ),
     ] = None,
+    dataset_settings: DatasetSetOption = None,
     resume: Annotated[
         Path | None,
         typer.Option(help="Go on with a run that was stopped.", autocompletion=complete_runs),
@@ -131,6 +141,7 @@ def train(
       clipalign train --resume runs/dpo
     """
     out = Console(json=as_json, quiet=quiet)
+    settings = all_settings(settings, dataset_settings)
     keys: dict[str, Any] = {
         "method": method,
         "task": task,
@@ -155,11 +166,11 @@ def train(
 
     check_words(form, push)
     # names and bounds fail here, before torch is imported
-    known = load_config(config, settings or (), **keys) if resume is None else None
+    known = load_config(config, settings, **keys) if resume is None else None
     earlier = None
     if known:
         parse_model_spec(known.model)
-    elif not any(value is not None for value in (config, settings, *keys.values())):
+    elif not any(value is not None for value in (config, settings or None, *keys.values())):
         earlier, known = RunDirectory.open(resume or Path())
     if earlier is not None and _is_over(earlier):
         _finish(earlier, evaluate, device, form, push, out)
@@ -172,7 +183,7 @@ def train(
     from clipalign.training.train import train as run_training
 
     result = run_training(
-        config, resume=resume, overrides=settings or (), device=device, reporter=out, **keys
+        config, resume=resume, overrides=settings, device=device, reporter=out, **keys
     )
     rows = [(g, t, f"{p:,}", "yes" if on else "") for g, t, p, on in result.trainable]
     out.say(table(("PART", "TENSORS", "PARAMETERS", "TRAINED"), rows))

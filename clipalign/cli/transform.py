@@ -9,7 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table
+from clipalign.cli.console import (
+    Console,
+    DatasetSetOption,
+    JsonFlag,
+    QuietFlag,
+    all_settings,
+    complete,
+    table,
+)
 from clipalign.cli.export import FORMAT_HELP, PUSH_HELP, also, check_words
 from clipalign.cli.report import report_line
 from clipalign.cli.runs import complete_models
@@ -106,6 +114,7 @@ def transform(
             help="Option of the method, or dataset.KEY of the dataset.",
         ),
     ] = None,
+    dataset_settings: DatasetSetOption = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Directory to make; models/… if left out."),
@@ -147,7 +156,7 @@ def transform(
         "calibration": calibration,
     }
     options = {name: value for name, value in options.items() if value is not None}
-    own, of_dataset = _settings(settings or ())
+    own, of_dataset = _settings(all_settings(settings, dataset_settings))
     options |= own
     if of_dataset and dataset is None:
         raise UsageError(

@@ -114,3 +114,18 @@ def test_what_is_wrong_is_said_in_words_of_our_own(arguments, code, words, capsy
     said = capsys.readouterr().err
     assert words in " ".join(said.replace("│", " ").split())
     assert "Known:" not in said
+
+
+def test_an_option_of_the_dataset_has_one_spelling_for_all_commands(tmp_path, monkeypatch, capsys):
+    """`--dataset-set KEY=VALUE` and `--set dataset.KEY=VALUE` reach whoever reads the dataset."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("clipalign.cli.eval._newest", lambda _: "emoji-tiny")
+    commands = (["train"], ["prepare", "typographic"], ["eval"], ["transform", "emoji-tiny"])
+    more = {"transform": ["--method", "project", "--dataset", "emoji-people"]}
+    for command in commands:
+        for spelling in (["--dataset-set", "viws=2"], ["--set", "dataset.viws=2"]):
+            assert run([*command, *more.get(command[0], []), *spelling]) == 3
+            assert "viws: unknown key" in capsys.readouterr().err
+    assert run(["eval", "--dataset-set", "views"]) == 2
+    assert "must be KEY=VALUE" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -23,12 +23,15 @@ from pydantic import (
     model_validator,
 )
 
-from clipalign.entries import TermEntry, TrackerEntry, named, sum_name, term
+from clipalign.dataset_specs import no_dataset
+from clipalign.entries import TermEntry, TrackerEntry, sum_name
 from clipalign.errors import ConfigError, UsageError
-from clipalign.options import explain, option_problems
+from clipalign.named_options import problems_in_options
+from clipalign.options import explain
 from clipalign.plain_yaml import parse_yaml, read_yaml_mapping
 from clipalign.plugins import registry
 
+_OWNED = re.compile(r"^(dataset|task|method)\.")
 _TRAINABLE = re.compile(r"image-encoder|head|last:[1-9]\d{0,3}|lora:[1-9]\d{0,3}")
 
 
@@ -224,6 +227,8 @@ class RunConfig(_Tree):
         try:
             registry(kind).entry(bare)
         except UsageError as error:
+            if kind == "datasets":
+                raise ValueError(no_dataset(name)) from None
             raise ValueError(str(error)) from None
         return name
 
@@ -258,7 +263,8 @@ def load_config(
 
     Args:
         path: YAML file; None for the defaults.
-        overrides: "a.b=c", its value in YAML.
+        overrides: "a.b=c", its value in YAML; "dataset.b=c" is an option of the dataset
+            (dataset_options.b), and so for the task and the method.
         check_options: also check the options of the method, task and dataset, which imports them
             (and torch).
         **flags: values of the command's own flags by key, dots for inner keys; None is skipped.
@@ -282,7 +288,8 @@ def load_config(
         except ValueError as error:
             problems.append(f"--set {override}: {error}")
             continue
-        problems += _assign(tree, key.strip(), value, f"--set {override}")
+        key = _OWNED.sub(r"\1_options.", key.strip())
+        problems += _assign(tree, key, value, f"--set {override}")
     if method not in (None, tree.get("method")) and tree.get("method_options") is method_options:
         tree.pop("method_options", None)  # they are those of the file's method
     source = "the configuration" if path is None else str(path)
@@ -313,37 +320,11 @@ def build_config(
     except ValidationError as error:
         problems += explain(error, RunConfig)
     if check_options:
-        problems += _option_problems(tree)
+        problems += problems_in_options(tree, RunConfig)
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise ConfigError(f"There is something wrong in {source}:\n{lines}")
     return config
-
-
-def _option_problems(tree: Mapping[str, Any]) -> list[str]:
-    """Problems in the options of whatever has a known name, even where other keys are wrong."""
-    problems = []
-    tasks = registry("tasks")
-    task = tree.get("task", RunConfig.model_fields["task"].default)
-    facts = tasks.entry(task).metadata if task in tasks.names() else {}
-    for kind, key in (("objectives", "method"), ("tasks", "task"), ("datasets", "dataset")):
-        own = facts.get(key) if key == "dataset" else None  # a task may have its own
-        name = tree.get(key, own or RunConfig.model_fields[key].default)
-        options = tree.get(f"{key}_options", {})
-        if key == "method" and tree.get("objective"):
-            continue
-        if isinstance(options, dict) and name in registry(kind).names():
-            problems += option_problems(kind, name, options, f"{key}_options")
-    for kind, key in (("objectives", "objective"), ("trackers", "trackers")):
-        items = tree.get(key)
-        for place, item in enumerate(items if isinstance(items, list | tuple) else ()):
-            try:
-                name, options = term(item)[1:] if key == "objective" else named(item)
-            except ValueError:
-                continue
-            if name in registry(kind).names():
-                problems += option_problems(kind, name, options, f"{key}.{place}.{name}")
-    return problems
 
 
 def _assign(tree: dict[str, Any], key: str, value: Any, source: str) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic.fields import FieldInfo
 
 from clipalign.errors import ConfigError, PluginError, near_matches
 from clipalign.plugins import registry
@@ -27,7 +28,9 @@ def component(kind: str, name: str, /, **options: Any) -> Any:
     problems = option_problems(kind, name, options, "")
     if problems:
         lines = "\n".join(f"  {line.lstrip('.')}" for line in problems)
-        raise ConfigError(f"The {kind[:-1]} {name!r} cannot use these options:\n{lines}")
+        raise ConfigError(
+            f"The {kind[:-1]} {name!r} cannot use these options{_GIVEN.get(kind, '')}:\n{lines}"
+        )
     built = registry(kind).load(name)(**options)
     if lacking := [a for a in _PROMISED.get(kind, ()) if not hasattr(built, a)]:
         raise _no_component(kind, name, f"it has no {' and no '.join(lacking)}")
@@ -35,6 +38,9 @@ def component(kind: str, name: str, /, **options: Any) -> Any:
         raise _no_component(kind, name, f"it calls itself {built.name!r}")
     return built
 
+
+_GIVEN = {"tasks": " (--set KEY=VALUE)", "datasets": " (--set dataset.KEY=VALUE)"}
+"""How a command takes the options of a kind."""
 
 _PROMISED = {
     "datasets": (
@@ -111,27 +117,66 @@ def options_model(target: Any) -> type[BaseModel] | None:
 def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """One line a problem: the key's path, what is wrong, near matches for an unknown key."""
     lines = []
-    for problem in error.errors(include_url=False):
-        *parents, last = problem["loc"] or ("",)
-        where = ".".join(str(part) for part in problem["loc"])
+    problems = error.errors(include_url=False)
+    for problem in problems:
+        place = problem["loc"]
+        *parents, last = place or ("",)
+        where = ".".join(str(part) for part in place)
+        if problem["type"] == "too_short" and _wrong_within(place, problems):
+            continue  # what is wrong is not counted, and is said by itself
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{where}: unknown key.{near_matches(str(last), _fields(model, parents))}")
+            known = list(_below(model, parents))
+            lines.append(f"{where}: unknown key.{near_matches(str(last), known)}")
             continue
-        words = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        given = repr(problem["input"])
-        given = given if len(given) <= 60 else f"{given[:57]}..."
-        got = "" if problem["type"] == "value_error" else f" (got {given})"
-        lines.append(f"{where}: {words}{got}" if where else words)
+        words = in_words(problem)
+        if problem["type"] == "missing":
+            field = _below(model, parents).get(str(last))
+            got = f": {field.description}" if field and field.description else "."
+        else:
+            given = repr(problem["input"])
+            given = given if len(given) <= 60 else f"{given[:57]}..."
+            got = "" if problem["type"] == "value_error" else f" (got {given})"
+        lines.append(f"{where}: {words}{got}" if where else f"{words}{got}")
     return lines
 
 
-def _fields(model: type[BaseModel], parents: Sequence[Any]) -> list[str]:
-    """Keys known below `parents`."""
+_NUMBER, _WHOLE = "must be a number, such as 0.5", "must be a whole number, such as 3"
+_LIST, _KEYS = "must be a list, such as [a, b]", "must hold keys and values, such as {key: value}"
+_TRUTH, _TEXT = "must be true or false", "must be text"
+_IN_WORDS = {
+    "missing": "must be given",
+    **dict.fromkeys(("float_parsing", "float_type", "decimal_parsing"), _NUMBER),
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), _WHOLE),
+    **dict.fromkeys(("bool_parsing", "bool_type"), _TRUTH),
+    **dict.fromkeys(("string_type", "path_type"), _TEXT),
+    **dict.fromkeys(("list_type", "tuple_type"), _LIST),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), _KEYS),
+    "string_too_short": "must not be empty",
+}
+"""What pydantic says in its own terms, by the type of the problem."""
+
+
+def in_words(problem: Mapping[str, Any]) -> str:
+    """What is wrong in one of pydantic's errors, for who types a value."""
+    if problem["type"] == "too_short":
+        least = problem["ctx"]["min_length"]
+        return f"must have {least} {'entry' if least == 1 else 'entries'} at least"
+    said: str = problem["msg"]
+    own = said.removeprefix("Value error, ").removeprefix("Input ")
+    return _IN_WORDS.get(problem["type"], own)
+
+
+def _wrong_within(place: tuple[Any, ...], problems: Sequence[Mapping[str, Any]]) -> bool:
+    return any(p["loc"][: len(place)] == place and p["loc"] != place for p in problems)
+
+
+def _below(model: type[BaseModel], parents: Sequence[Any]) -> dict[str, FieldInfo]:
+    """Fields known below `parents`."""
     for parent in parents:
         field = model.model_fields.get(str(parent))
         kinds = (field.annotation, *get_args(field.annotation)) if field else ()
         inner = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
         if not inner:
-            return []
+            return {}
         model = inner[0]
-    return list(model.model_fields)
+    return dict(model.model_fields)

@@ -20,8 +20,12 @@ MAX_DEPTH = 32
 _FAST = getattr(yaml, "CSafeLoader", None)  # libyaml's, where it was built in: 20 times as fast
 
 
-def read_yaml_mapping(path: Path) -> dict[str, Any]:
+def read_yaml_mapping(path: Path, *, advice: str = "") -> dict[str, Any]:
     """Read a YAML file that holds keys and values.
+
+    Args:
+        path: of the file.
+        advice: what to do where there is none; for a configuration when left out.
 
     Raises:
         ConfigError: when it cannot be read, is too large, or is not plain YAML.
@@ -30,9 +34,8 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
         content = read_regular(path, MAX_BYTES)
         tree = parse_yaml(content.decode("utf-8-sig"))
     except FileNotFoundError:
-        raise ConfigError(
-            f"There is no file {path}. `clipalign config cp` copies a recipe to start from."
-        ) from None
+        advice = advice or "`clipalign config cp` copies a recipe to start from."
+        raise ConfigError(f"There is no file {path}. {advice}") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from None
     except ValueError as error:

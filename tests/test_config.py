@@ -104,7 +104,7 @@ def test_every_problem_is_reported_at_once_with_its_key(tmp_path):
         r"trainable: must be image-encoder, last:K, lora:R or head",
         r"seed: should be greater than or equal to 0 \(got -1\)",
         r"train.lrr: unknown key. Did you mean 'lr'",
-        r"train.epochs: should be a valid integer.*\(got 'many'\)",
+        r"train.epochs: must be a whole number.*\(got 'many'\)",
         r"train.schedule: should be 'cosine' or 'constant' \(got 'cosin'\)",
         r"train.lr: should be a finite number",
         r"train.batch_size: should be greater than or equal to 1 \(got 0\)",
@@ -287,3 +287,39 @@ def test_a_value_that_does_not_fit_its_tag_is_said(tmp_path, value):
     path.write_text(f"seed: {value}\n")
     with pytest.raises(ConfigError, match="is not a configuration"):
         load_config(path)
+
+
+def test_a_place_that_is_missing_is_said_as_datasets_check_says_it(tmp_path):
+    asked = (
+        "dataset: The dataset 'oxford-pets' is read from disk: say where it lies, as oxford-pets:"
+    )
+    assert problems(None, ["dataset=oxford-pets"], check_options=True) == [f"{asked}PATH."]
+    # what is given as data goes before, and its options are the table's
+    table = tmp_path / "my.csv"
+    table.write_text("image,chosen,rejected\n")
+    given = {"task": "preferences", "data": table}
+    load_config(None, ["dataset_options.root=photos"], check_options=True, **given)
+    (found,) = problems(None, ["dataset_options.rot=x"], check_options=True, **given)
+    assert found == "dataset_options.rot: unknown key. Did you mean 'root'?"
+
+
+def test_what_is_missing_says_what_it_is_for_and_what_is_wrong_is_said_once():
+    (found,) = problems(None, ["task=concept"], check_options=True)
+    assert found == (
+        "task_options.concept: must be given: A concept file (YAML), or one that ships: gender."
+    )
+    (found,) = problems(None, ["task_options.styles=[foo]"], check_options=True)
+    assert found == "task_options.styles.0: should be 'outlined' or 'note' (got 'foo')"
+    (found,) = problems(None, ["task_options.styles=[]"], check_options=True)
+    assert found == "task_options.styles: must have 1 entry at least (got [])"
+
+
+def test_set_takes_an_option_by_what_it_is_of():
+    config = load_config(None, ["dataset.concepts=20", "task.styles=[note]", "method.beta=0.5"])
+    assert config.dataset_options == {"concepts": 20}
+    assert config.task_options == {"styles": ["note"]}
+    assert config.method_options == {"beta": 0.5}
+    assert config == load_config(
+        None,
+        ["dataset_options.concepts=20", "task_options.styles=[note]", "method_options.beta=0.5"],
+    )

@@ -233,6 +233,7 @@ def run(arguments: Sequence[str]) -> int:
                 sys.stdout = stdout
         sys.stdout.flush()
     except TyperException as error:
+        _in_our_words(error)
         if as_json or not hasattr(error, "show"):
             return _fail("UsageError", error.format_message(), error.exit_code, as_json)
         shown = io.StringIO()
@@ -258,6 +259,15 @@ def run(arguments: Sequence[str]) -> int:
     if code == 130:  # Typer turned Ctrl-C into this code and said nothing
         return _fail("Interrupted", _INTERRUPTED, 130, as_json)
     return code if isinstance(code, int) else 0
+
+
+def _in_our_words(error: TyperException) -> None:
+    """Say of a value what a configuration would say of it: Typer passes on pydantic's own terms."""
+    problems = getattr(error.__cause__, "errors", None)
+    if callable(problems):
+        from clipalign.options import in_words
+
+        error.message = printable(in_words(problems()[0]))
 
 
 def main() -> NoReturn:

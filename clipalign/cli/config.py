@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from clipalign.cli.console import Console, JsonFlag, QuietFlag
 from clipalign.errors import ConfigError, UsageError, near_matches
-
-if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
 
 app = typer.Typer(no_args_is_help=True, help="Show, check, describe and copy configurations.")
 
@@ -22,13 +18,11 @@ SetOption = Annotated[
 ]
 
 
-def _shipped() -> dict[str, Traversable]:
+def _shipped() -> dict[str, Path]:
     """The recipes that ship with clipalign, by name."""
-    return {
-        item.name.removesuffix(".yaml"): item
-        for item in files("clipalign.recipes").iterdir()
-        if item.name.endswith(".yaml")
-    }
+    from clipalign import recipes
+
+    return {file.stem: file for file in Path(recipes.__path__[0]).glob("*.yaml")}
 
 
 def _recipes(incomplete: str) -> list[str]:
@@ -36,10 +30,30 @@ def _recipes(incomplete: str) -> list[str]:
     return sorted(name for name in _shipped() if name.startswith(incomplete))
 
 
+def _file(path: Path) -> Path:
+    """The file that is named, or else the recipe.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    shipped = _shipped()
+    if path.exists() or path.suffix or len(path.parts) > 1:
+        return path
+    if str(path) not in shipped:
+        near = near_matches(str(path), shipped)
+        raise ConfigError(f"There is neither a file nor a recipe {str(path)!r}.{near}")
+    return shipped[str(path)]
+
+
 @app.command()
 def show(
     path: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="Defaults when left out.")
+        Path | None,
+        typer.Argument(
+            metavar="FILE|RECIPE",
+            help="A file, or a recipe that ships with clipalign; the defaults when left out.",
+            autocompletion=_recipes,
+        ),
     ] = None,
     overrides: SetOption = None,
     as_json: JsonFlag = False,
@@ -50,11 +64,12 @@ def show(
     \b
     Examples:
       clipalign config show
+      clipalign config show gender
       clipalign config show recipe.yaml --set method=dpo --set train.lr=1e-5
     """
     from clipalign.config import dump_config, load_config
 
-    config = load_config(path, overrides or ())
+    config = load_config(None if path is None else _file(path), overrides or ())
     text = dump_config(config, comments=True).rstrip()
     Console(json=as_json, quiet=quiet).result(config.model_dump(mode="json"), text)
 

@@ -29,6 +29,15 @@ from clipalign.text import printable
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
 
+DatasetSetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dataset-set",
+        metavar="KEY=VALUE",
+        help="Option of the dataset, as --set dataset.KEY=VALUE; may be repeated.",
+    ),
+]
+
 _COLOURS = {"red": 31, "yellow": 33}
 
 
@@ -44,6 +53,11 @@ def complete(kind: str) -> Callable[[str], list[tuple[str, str]]]:
         ]
 
     return names
+
+
+def all_settings(settings: list[str] | None, of_dataset: list[str] | None) -> list[str]:
+    """What --set and --dataset-set say, all as --set takes it."""
+    return [*(settings or ()), *(f"dataset.{setting.strip()}" for setting in of_dataset or ())]
 
 
 class Console:

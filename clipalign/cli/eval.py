@@ -10,7 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, terminal_width
+from clipalign.cli.console import (
+    Console,
+    DatasetSetOption,
+    JsonFlag,
+    QuietFlag,
+    all_settings,
+    complete,
+    terminal_width,
+)
 from clipalign.cli.report import report_line
 from clipalign.cli.runs import complete_models
 from clipalign.errors import Interrupted, UsageError, near_matches
@@ -67,6 +75,7 @@ def evaluate_(
             "dataset.",
         ),
     ] = None,
+    dataset_settings: DatasetSetOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Of attacks and resampling.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 256,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if any.")] = None,
@@ -89,12 +98,12 @@ def evaluate_(
       clipalign eval ViT-B-32/openai --dataset ./photos --set styles=[note] -o results/
       clipalign eval runs/dpo --dataset oxford-pets:/data/pets
       clipalign eval runs/dpo --dataset paint/index.csv --split test
-      clipalign eval --set dataset.views=2 --split test
+      clipalign eval --dataset-set views=2 --split test
       clipalign eval --suite typographic --suite gender --set typographic.resamples=500
     """
     out = Console(json=as_json, quiet=quiet)
     names = list(dict.fromkeys(suites or ["typographic"]))
-    options = _options(settings or (), names)
+    options = _options(all_settings(settings, dataset_settings), names)
     chosen = list(dict.fromkeys(models or [_newest(out)]))
     for spec in [*chosen, *([against] if against not in (None, "reference", "none") else [])]:
         _check(spec)

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table
+from clipalign.cli.console import (
+    Console,
+    DatasetSetOption,
+    JsonFlag,
+    QuietFlag,
+    all_settings,
+    complete,
+    table,
+)
 from clipalign.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
@@ -52,12 +60,13 @@ def prepare(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any option of the task."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any option of the task, or dataset.KEY of the dataset.",
+        ),
     ] = None,
-    dataset_settings: Annotated[
-        list[str] | None,
-        typer.Option("--dataset-set", metavar="KEY=VALUE", help="Any option of the dataset."),
-    ] = None,
+    dataset_settings: DatasetSetOption = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Images a split, drawn at random.")] = None,
     max_side: Annotated[
@@ -102,7 +111,9 @@ def prepare(
     are worth, where a text that nobody judged is worth 0; objectives that take rewards read them.
     """
     out = Console(json=as_json, quiet=quiet)
-    options = options_of(settings, "--set")
+    given = options_of(all_settings(settings, dataset_settings), "--set")
+    options = {key: value for key, value in given.items() if not key.startswith("dataset.")}
+    of_dataset = {key.partition(".")[2]: given[key] for key in given if key not in options}
     if attacks_per_image is not None:
         options["attacks_per_image"] = attacks_per_image
     if style:
@@ -117,7 +128,7 @@ def prepare(
         raise UsageError("Parts of a set need a place to meet: give --output.")
     how: dict[str, Any] = {
         "task_options": options,
-        "dataset_options": options_of(dataset_settings, "--dataset-set"),
+        "dataset_options": of_dataset,
         "splits": split or None,
         "seed": seed,
         "workers": workers,

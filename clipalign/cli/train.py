@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table, terminal_width
+from clipalign.cli.console import (
+    Console,
+    DatasetSetOption,
+    JsonFlag,
+    QuietFlag,
+    all_settings,
+    complete,
+    table,
+    terminal_width,
+)
 from clipalign.cli.export import FORMAT_HELP, PUSH_HELP, also, check_words
 from clipalign.cli.report import report_line
 from clipalign.cli.runs import complete_models, complete_runs, sparklines
-from clipalign.errors import Interrupted
+from clipalign.errors import Interrupted, ModelError
+
+if TYPE_CHECKING:
+    from clipalign.training.rundir import RunDirectory
 
 app = typer.Typer()
 
@@ -97,10 +109,11 @@ def train(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Any key that config show lists, such as method_options.beta=0.5; may be "
-            "repeated.",
+            help="Any key that config show lists, such as train.epochs=1; method.KEY, task.KEY "
+            "and dataset.KEY are options of those. May be repeated.",
         ),
     ] = None,
+    dataset_settings: DatasetSetOption = None,
     resume: Annotated[
         Path | None,
         typer.Option(help="Go on with a run that was stopped.", autocompletion=complete_runs),
@@ -128,6 +141,7 @@ def train(
       clipalign train --resume runs/dpo
     """
     out = Console(json=as_json, quiet=quiet)
+    settings = all_settings(settings, dataset_settings)
     keys: dict[str, Any] = {
         "method": method,
         "task": task,
@@ -147,21 +161,29 @@ def train(
         "seed": seed,
     }
     from clipalign.config import load_config
+    from clipalign.models.spec import parse_model_spec
     from clipalign.training.rundir import RunDirectory
 
     check_words(form, push)
     # names and bounds fail here, before torch is imported
-    known = load_config(config, settings or (), **keys) if resume is None else None
+    known = load_config(config, settings, **keys) if resume is None else None
+    earlier = None
+    if known:
+        parse_model_spec(known.model)
+    elif not any(value is not None for value in (config, settings or None, *keys.values())):
+        earlier, known = RunDirectory.open(resume or Path())
+    if earlier is not None and _is_over(earlier):
+        _finish(earlier, evaluate, device, form, push, out)
+        return
     out.note("Loading torch…")
-    if form or push:
+    if known and (form or push):
         from clipalign.evals.publish import check_export
 
-        model = known.model if known else RunDirectory.open(resume or Path())[1].model
-        check_export(model, form, push)
+        check_export(known.model, form, push)
     from clipalign.training.train import train as run_training
 
     result = run_training(
-        config, resume=resume, overrides=settings or (), device=device, reporter=out, **keys
+        config, resume=resume, overrides=settings, device=device, reporter=out, **keys
     )
     rows = [(g, t, f"{p:,}", "yes" if on else "") for g, t, p, on in result.trainable]
     out.say(table(("PART", "TENSORS", "PARAMETERS", "TRAINED"), rows))
@@ -186,12 +208,52 @@ def train(
     out.result(document, text)
 
 
-def _evaluate(run: Path, device: str | None, out: Console) -> list[Any]:
+def _is_over(run: RunDirectory) -> bool:
+    """Whether a run has nothing left to train; a damaged model is written again."""
+    from clipalign.models.soundness import check_sums
+
+    try:
+        check_sums(run.model) if run.complete else None
+    except ModelError:
+        return False
+    return run.complete
+
+
+def _finish(
+    run: RunDirectory,
+    evaluate: bool,
+    device: str | None,
+    form: str | None,
+    push: str | None,
+    out: Console,
+) -> None:
+    """Of a run that has finished, measure what is not measured yet, and say where all is."""
+    from clipalign.models.load_lines import open_clip_line
+
+    document: dict[str, Any] = {"run": str(run.path), "model": str(run.model), "finished": True}
+    if evaluate:
+        document["results"] = _evaluate(run.path, device, out, only_missing=True)
+    exported, words = also(run.model, form, push, out)
+    if exported is not None:
+        document["export"] = exported
+    measured = any(run.results.glob("*.json"))
+    text = f"{run.path} has finished; its model is {run.model}{words}" + (
+        f", its results are in {run.results}." if measured else "."
+    )
+    document["open_clip_line"] = open_clip_line(run.model)
+    out.result(document, text)
+
+
+def _evaluate(
+    run: Path, device: str | None, out: Console, *, only_missing: bool = False
+) -> list[Any]:
     """Evaluate the run and its reference with the suite of its task, and print both."""
     from clipalign.evals.evaluate import evaluate_run
     from clipalign.reports.tables import summary_table
 
-    results = evaluate_run(run, device=device, reporter=out)
+    results = evaluate_run(run, device=device, only_missing=only_missing, reporter=out)
+    if not results and only_missing:
+        return []
     if not results:
         out.note("No suite belongs to this task; clipalign eval RUN --suite … measures the run.")
         return []

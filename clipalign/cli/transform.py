@@ -9,7 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table
+from clipalign.cli.console import (
+    Console,
+    DatasetSetOption,
+    JsonFlag,
+    QuietFlag,
+    all_settings,
+    complete,
+    table,
+)
 from clipalign.cli.export import FORMAT_HELP, PUSH_HELP, also, check_words
 from clipalign.cli.report import report_line
 from clipalign.cli.runs import complete_models
@@ -106,6 +114,7 @@ def transform(
             help="Option of the method, or dataset.KEY of the dataset.",
         ),
     ] = None,
+    dataset_settings: DatasetSetOption = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Directory to make; models/… if left out."),
@@ -129,7 +138,7 @@ def transform(
       clipalign transform runs/gender --t 0.4
       clipalign transform runs/gender --scan -2:1.2:0.1
       clipalign transform runs/gender --scan 0:1:0.1 --split test
-      clipalign transform runs/gender --t auto --dataset people.csv --set dataset.label_column=null
+      clipalign transform runs/gender --t auto --dataset people.csv
       clipalign transform runs/gender --t 0.5 --after runs/age=0.3
       clipalign transform runs/dpo --method interpolate --alpha 0.5
       clipalign transform emoji-tiny --method project --calibration 0
@@ -147,7 +156,7 @@ def transform(
         "calibration": calibration,
     }
     options = {name: value for name, value in options.items() if value is not None}
-    own, of_dataset = _settings(settings or ())
+    own, of_dataset = _settings(all_settings(settings, dataset_settings))
     options |= own
     if of_dataset and dataset is None:
         raise UsageError(
@@ -197,10 +206,10 @@ def transform(
     if scanned is not None:
         files = write_scan(scanned, folder, out)
         document["scan"] = scanned.document() | {"files": [str(file) for file in files]}
-        where = ["Scan:  " + ", ".join(map(str, files))]
         if context.run is not None and not before:
             keep_scan(scanned, context.run.path)
-            where.append(report_line(context.run.path))
+        # the report of a run may turn its map by itself, over other values and images
+        where = ["Scan:  " + ", ".join(map(str, files)), report_line(folder)]
         lines = [table(*scanned.table()), "\n" + "\n".join(where), *lines]
     out.result(document, "\n".join(line for line in lines if line))
 

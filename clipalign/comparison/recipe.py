@@ -35,6 +35,7 @@ from pydantic import (
     model_validator,
 )
 
+from clipalign.config import RunConfig
 from clipalign.errors import ConfigError, UsageError, near_matches
 from clipalign.options import explain
 from clipalign.plain_yaml import read_yaml_mapping
@@ -46,6 +47,15 @@ BASE = "base"
 """The model of a method that is the grid's model as it is."""
 
 MAX_CELLS = 10_000
+
+_SMALLEST = """The recipe of a comparison has at least:
+
+  base: {task: typographic}      # any key of `clipalign config show`
+  methods:                       # the rows of the table
+    kto: {set: {method: kto}}
+    dpo: {set: {method: dpo}}
+
+Longer ones are in examples/study/ of clipalign's repository."""
 
 
 class _Part(BaseModel):
@@ -218,7 +228,9 @@ def read_recipe(source: Path | Mapping[str, Any]) -> Recipe:
         ConfigError: with one line for each thing that is wrong.
     """
     path = source if isinstance(source, Path) else None
-    tree = read_yaml_mapping(source) if isinstance(source, Path) else dict(source)
+    tree = read_yaml_mapping(path, advice=_SMALLEST) if path else dict(source)  # type: ignore[arg-type]
+    if "methods" not in tree:
+        raise ConfigError(f"{_no_recipe(tree, path)} {_SMALLEST}")
     problems: list[str] = []
     methods: dict[str, Method] = {}
     given = tree.get("methods")
@@ -241,6 +253,17 @@ def read_recipe(source: Path | Mapping[str, Any]) -> Recipe:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise ConfigError(f"There is something wrong in {path or 'the recipe'}:\n{lines}")
     return recipe
+
+
+def _no_recipe(tree: Mapping[str, Any], path: Path | None) -> str:
+    """What a file without methods is instead."""
+    training = set(RunConfig.model_fields) - set(Recipe.model_fields)
+    if path and training & set(tree):
+        return (
+            f"{path} is the configuration of one training (clipalign train --config {path}), and "
+            "a comparison names several."
+        )
+    return f"There are no methods in {path or 'the recipe'}."
 
 
 def folder_name(text: str) -> str:

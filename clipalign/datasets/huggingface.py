@@ -58,7 +58,9 @@ class HuggingFace:
             None, description="Column of images; null for the one there is."
         )
         label_column: str | None = Field(
-            "label", description="Column of the class name; null for images without labels."
+            "label",
+            description="Column of the class name; left out, `label` where there is such a column. "
+            "null for images without labels.",
         )
         templates: tuple[Template, ...] = Field(
             DEFAULT_TEMPLATES, min_length=1, description="Prompts with one {}; the first is used."
@@ -71,11 +73,11 @@ class HuggingFace:
         tables = self._tables
         first = next(iter(tables.values()))
         self._image_column = self._find_image(first.features)
-        self._check_label(first.features)
+        self._label_column = self._find_label(first.features)
         self.licence = self.options.licence or first.info.license or "not stated"
         self._examples = {split: self._read(split, table) for split, table in tables.items()}
         found = {e.label for split in self._examples.values() for e in split if e.label}
-        names = getattr(first.features.get(self.options.label_column or ""), "names", None)
+        names = getattr(first.features.get(self._label_column or ""), "names", None)
         self.classnames: Sequence[str] = tuple(names or sorted(found))
         content = [[split, table._fingerprint] for split, table in tables.items()]
         reading = self.options.model_dump(mode="json", exclude={"path", "licence"})
@@ -158,13 +160,16 @@ class HuggingFace:
             f"with {dataset_option('image_column=COLUMN')}."
         )
 
-    def _check_label(self, features: Mapping[str, Any]) -> None:
+    def _find_label(self, features: Mapping[str, Any]) -> str | None:
         wanted = self.options.label_column
-        if wanted is not None and wanted not in features:
-            raise DataError(
-                f"{self.options.path} has no column {wanted!r} of labels; it has "
-                f"{', '.join(features)}. Name it with {dataset_option('label_column=COLUMN')}."
-            )
+        if wanted is None or wanted in features:
+            return wanted
+        if "label_column" not in self.options.model_fields_set:
+            return None  # not every use needs a class: who does says so
+        raise DataError(
+            f"{self.options.path} has no column {wanted!r} of labels; it has "
+            f"{', '.join(features)}. Name it with {dataset_option('label_column=COLUMN')}."
+        )
 
     def _read(self, split: str, table: Any) -> list[Example]:
         """Every row but its image."""
@@ -175,7 +180,7 @@ class HuggingFace:
         found = []
         for row, cells in enumerate(texts):
             cells = {name: words[name](value) for name, value in cells.items()}
-            label = cells.pop(self.options.label_column, "") if self.options.label_column else ""
+            label = cells.pop(self._label_column, "") if self._label_column else ""
             if problem := label and label_problem(label):
                 raise DataError(f"{self.options.path}, {split}, row {row}: {problem}.")
             key = f"{split}/{row:08}"

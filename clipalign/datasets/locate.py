@@ -1,4 +1,4 @@
-"""From what a user names to a dataset: a registered name, a folder, a table, or shards."""
+"""From what a user names to a dataset."""
 
 from __future__ import annotations
 
@@ -6,100 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clipalign.dataset_specs import is_table, label_of, locate_dataset, place_of
 from clipalign.datasets.base import Dataset
-from clipalign.errors import UsageError, near_matches
 from clipalign.options import component
-from clipalign.plugins import registry
 
 __all__ = ["is_table", "label_of", "load_dataset", "locate_dataset", "place_of"]
-
-TABLES = (".csv", ".jsonl", ".parquet")
-_ENDINGS = ", ".join([*TABLES, ".tar"])
-
-
-def is_table(path: str | Path) -> bool:
-    """Whether a path is a file that the dataset `table` reads, by the ending of its name."""
-    return Path(path).suffix.lower() in TABLES and Path(path).is_file()
-
-
-def locate_dataset(spec: str | Path, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The registered name and the options that a spec stands for.
-
-        locate_dataset("emoji", {}) == ("emoji", {})
-        locate_dataset("./photos", {}) == ("folder", {"root": "./photos"})
-        locate_dataset("photos/index.csv", {}) == ("table", {"path": "photos/index.csv"})
-        locate_dataset("./shards", {}) == ("webdataset", {"path": "./shards"})  # holds .tar files
-        locate_dataset("food101:/data/food", {}) == ("food101", {"root": "/data/food"})
-
-    Raises:
-        UsageError: it is neither a registered name nor a path that exists; or a name that takes a
-            path, without one.
-    """
-    known = registry("datasets").names()
-    path = Path(spec)
-    name, colon, place = str(spec).partition(":")
-    if isinstance(spec, str) and name in known:
-        return name, _with_path(name, place if colon else None, options)
-    if path.is_dir():
-        name, key = ("webdataset", "path") if _holds_shards(path) else ("folder", "root")
-        return name, {key: str(spec), **options}
-    if is_table(path):
-        return "table", {"path": str(spec), **options}
-    if path.is_file() and path.suffix.lower() == ".tar":
-        return "webdataset", {"path": str(spec), **options}
-    if path.exists():
-        raise UsageError(f"{path} is neither a folder nor a table nor shards ({_ENDINGS}).")
-    raise UsageError(
-        f"There is no dataset, folder or table {str(spec)!r}.{near_matches(name, known)}"
-    )
-
-
-def _with_path(name: str, place: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a registered dataset, with its path in the option that takes one."""
-    key = registry("datasets").entry(name).metadata.get("path")
-    if place is None:
-        if key is not None and key not in options:
-            raise UsageError(
-                f"The dataset {name!r} is read from disk: say where it lies, as {name}:PATH."
-            )
-        return dict(options)
-    if key is None:
-        raise UsageError(f"The dataset {name!r} takes no path: name it alone, as {name}.")
-    if key in options:
-        raise UsageError(f"The dataset {name!r} is given two places: {place} and {options[key]}.")
-    return {key: place, **options}
-
-
-def place_of(name: str, options: Mapping[str, Any]) -> str | None:
-    """Where the images of a dataset lie, as its options have it; None where they say nothing."""
-    known = registry("datasets")
-    key = known.entry(name).metadata.get("path") if name in known.names() else None
-    place = options.get(key) if key is not None else None
-    return None if place is None else str(place)
-
-
-def label_of(name: str, options: Mapping[str, Any]) -> str:
-    """What a dataset is called beside others of its kind.
-
-        label_of("oxford-pets", {"root": "/data/pets"}) == "oxford-pets"
-        label_of("table", {"path": "photos/index.csv"}) == "table index"
-
-    A name says which data it stands for, unless it was registered with `named_by_path`: such a
-    dataset reads whatever it is pointed at, and is called after that as well.
-    """
-    place = place_of(name, options)
-    if place is None or not registry("datasets").entry(name).metadata.get("named_by_path"):
-        return name
-    path = Path(place)
-    last = path.name if path.name not in ("", "..") else path.resolve().name
-    for ending in (*TABLES, ".tar"):
-        last = last.removesuffix(ending)
-    return f"{name} {last}".strip()
-
-
-def _holds_shards(folder: Path) -> bool:
-    """Whether a folder holds .tar files, by itself or in its own folders, and no class folders."""
-    return any(folder.glob("*.tar")) or any(folder.glob("*/*.tar"))
 
 
 def load_dataset(spec: str | Path, options: Mapping[str, Any]) -> Dataset:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator
 
+from clipalign.datasets.base import Dataset
 from clipalign.errors import DataError, near_matches
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "SPLIT_NAMES",
     "Template",
     "in_order",
+    "label_advice",
     "label_problem",
     "of_split",
     "split_name",
@@ -80,3 +82,17 @@ def label_problem(label: str) -> str | None:
     if not label.isprintable():
         return f"the label {label!a} has characters that cannot be printed"
     return None
+
+
+def label_advice(dataset: Dataset, split: str) -> str:
+    """How to say what an unlabelled dataset shows, for the end of an error; "" where it cannot."""
+    options: Any = getattr(dataset, "options", None)
+    fields = getattr(type(options), "model_fields", {})
+    option = next((name for name in fields if name.startswith("label")), None)
+    columns = dict.fromkeys(name for e in dataset.examples(split) for name in e.attributes)
+    if option is None or not columns:
+        return ""
+    return (
+        f" Its columns are {', '.join(columns)}: name the one of the class with the dataset's "
+        f"option {option}."
+    )

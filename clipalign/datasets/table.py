@@ -39,8 +39,8 @@ _SHOWN = 20
 class Table:
     """Labelled images as rows of a table.
 
-    Columns: `image` (or `file_name`, or `path`), `label`, and where there are, `split`, `group`
-    and `attack_text`; all others are kept as attributes. Other names are given as options. Files
+    Columns: `image` (or `file_name`, or `path`), and where there are, `label`, `split`, `group` and
+    `attack_text`; all others are kept as attributes. Other names are given as options. Files
     are found from the table's folder, or from `root`, and lie below it. Without a column `split`
     all rows are the split `train`; "val" is read as validation. With `wrong_rows=quarantine` rows
     that are wrong are passed over and counted (`skipped`); else they are an error.
@@ -69,7 +69,9 @@ class Table:
             None, description="Column of the image; null for image, file_name or path."
         )
         label_column: str | None = Field(
-            "label", description="Column of the class name; null for images without labels."
+            "label",
+            description="Column of the class name; left out, `label` where there is such a column. "
+            "null for images without labels.",
         )
         split_column: str = Field("split", description="Column of the split, if there is one.")
         group_column: str = Field(
@@ -162,12 +164,7 @@ class _Reader:
             raise self._error()
         columns = list(dict.fromkeys(column for row in rows for column in row.cells))
         image_column = self._image_column(columns)
-        label_column = self._options.label_column
-        if label_column is not None and label_column not in columns:
-            raise DataError(
-                f"{path} has no column {label_column!r} of labels; it has {', '.join(columns)}. "
-                f"Name the column with {dataset_option('label_column=COLUMN')}."
-            )
+        label_column = self._label_column(columns)
         found: dict[str, list[Example]] = {}
         for row in rows:
             example, split = self._example(row, image_column, label_column, columns)
@@ -211,6 +208,17 @@ class _Reader:
             f"{self._options.path} has no column {wanted} of images; it has "
             f"{', '.join(columns)}. Name the column with "
             f"{dataset_option('image_column=COLUMN')}."
+        )
+
+    def _label_column(self, columns: Sequence[str]) -> str | None:
+        asked = self._options.label_column
+        if asked is None or asked in columns:
+            return asked
+        if "label_column" not in self._options.model_fields_set:
+            return None  # not every use needs a class: who does says so
+        raise DataError(
+            f"{self._options.path} has no column {asked!r} of labels; it has "
+            f"{', '.join(columns)}. Name the column with {dataset_option('label_column=COLUMN')}."
         )
 
     def _example(

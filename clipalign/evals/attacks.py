@@ -13,6 +13,7 @@ from PIL import Image
 from clipalign._version import __version__
 from clipalign.datasets.base import Dataset, Example, cache_key
 from clipalign.datasets.emoji import EmojiWorld
+from clipalign.datasets.options import label_advice
 from clipalign.errors import DataError, near_matches
 from clipalign.evals.features import ImageSet
 from clipalign.tasks.base import classnames
@@ -193,7 +194,7 @@ def labelled(dataset: Dataset, split: str) -> tuple[list[Example], list[str]]:
     if not examples:
         raise DataError(
             f"None of the {len(everything)} images in {where} has a label: this suite needs to know"
-            " what is shown."
+            f" what is shown.{label_advice(dataset, split)}"
         )
     warnings = []
     if without := len(everything) - len(examples):

@@ -50,6 +50,7 @@ def evaluate(
     batch_size: int = 256,
     use_cache: bool = True,
     retention: bool = False,
+    only_missing: bool = False,
     reporter: Reporter | None = None,
 ) -> list[SuiteResult]:
     """Measure a model.
@@ -77,6 +78,7 @@ def evaluate(
         use_cache: whether features are read from the cache and kept there.
         retention: put zero-shot accuracy and Recall@k on concepts that no alignment saw beside
             every result.
+        only_missing: pass over what `output` has a file of, whatever options it was measured with.
         reporter: hears what is being done.
 
     Returns:
@@ -101,8 +103,13 @@ def evaluate(
     if output is None and run is not None:
         output = run / "results"
     if output is not None:
-        for suite, data, options, split in work:
-            check_place(output, suite.name, data, options, split)
+        place = Path(output)
+        there = [check_place(place, s.name, data, o, split) for s, data, o, split in work]
+        there = world.from_first(lambda: there)
+        if only_missing:
+            work = [job for job, is_there in zip(work, there, strict=True) if not is_there]
+    if not work:
+        return []
     tested = _loaded(model, device)
     reference = None if against is None else _loaded(against, device)
     results = []
@@ -144,9 +151,19 @@ def _outcome(suite: Suite, context: EvalContext) -> Outcome:
 
 
 def evaluate_run(
-    run: str | Path, *, device: str | None = None, reporter: Reporter | None = None
+    run: str | Path,
+    *,
+    device: str | None = None,
+    only_missing: bool = False,
+    reporter: Reporter | None = None,
 ) -> list[SuiteResult]:
     """Compare a finished run with its reference, by its task's suite, on the data it came from.
+
+    Args:
+        run: its directory.
+        device: see `evaluate`.
+        only_missing: see `evaluate`.
+        reporter: see `evaluate`.
 
     Returns:
         The results, which are also in RUN/results; none where the task has no suite.
@@ -171,6 +188,7 @@ def evaluate_run(
         dataset_options=options,
         device=device,
         retention=True,
+        only_missing=only_missing,
         reporter=reporter,
     )
 

@@ -27,7 +27,7 @@ def result_path(output: str | Path, result: SuiteResult) -> Path:
 
 def check_place(
     output: str | Path, suite: str, data: Dataset, options: Mapping[str, Any], split: str
-) -> None:
+) -> bool:
     """Refuse to write a result over that of other data, before anything is measured.
 
     The same data, wherever it lies, and data that changed where it lies are measured again.
@@ -39,19 +39,22 @@ def check_place(
         options: that it was built with.
         split: of it.
 
+    Returns:
+        Whether there is a result of that data, which can be read.
+
     Raises:
         UsageError: the file there is of data in another place.
     """
     path = _path(output, suite, label_of(data.name, options), split)
     if not path.exists():
-        return
+        return False
     try:
         there = read_result(path, check_rows=False).dataset
     except DataError:  # damaged, or of another version: it can be read by nobody
-        return
+        return False
     theirs, ours = place_of(there.name, there.options), place_of(data.name, options)
     if there.fingerprint == data.fingerprint or _resolved(theirs) == _resolved(ours):
-        return
+        return True
     raise UsageError(
         f"{path} holds the result of other data of that name, {theirs or there.name}, and that of "
         f"{ours or data.name} would take its place. Name another folder for it (--output DIR, in "

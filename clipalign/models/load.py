@@ -6,9 +6,11 @@ a file of weights. Only the kinds "pretrained" and "hub" ever reach for the netw
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -81,16 +83,19 @@ def load_model(
     """
     parsed = spec if isinstance(spec, ModelSpec) else parse_model_spec(spec)
     open_clip_module(announce)
-    source = _SOURCES[parsed.kind](parsed)
+    if parsed.kind == "hub" and announce is not None:
+        announce(f"Fetching {parsed}, where it is not in the hub's cache…")
+    with _hub_silent():
+        source = _SOURCES[parsed.kind](parsed)
     check_size(source.config["model_cfg"], source.weights)
     with seeded(_RANDOM_SEED):
         # for the kind "random"; for the others every weight is overwritten below
         clip = build_clip(source.config)
     if source.weights is not None:
         _load_weights(clip, source, parsed)
-    return LoadedModel(
-        parsed, clip, source.config, _tokenizer(source, parsed), device=device, precision=precision
-    )
+    with _hub_silent():
+        tokenizer = _tokenizer(source, parsed)
+    return LoadedModel(parsed, clip, source.config, tokenizer, device=device, precision=precision)
 
 
 def model_config(spec: str | os.PathLike[str] | ModelSpec) -> dict[str, Any]:
@@ -100,7 +105,9 @@ def model_config(spec: str | os.PathLike[str] | ModelSpec) -> dict[str, Any]:
         ModelError: the spec names nothing, or cannot be downloaded.
     """
     parsed = spec if isinstance(spec, ModelSpec) else parse_model_spec(spec)
-    return _SOURCES[parsed.kind](parsed).config
+    open_clip_module()
+    with _hub_silent():
+        return _SOURCES[parsed.kind](parsed).config
 
 
 def _from_architecture(spec: ModelSpec) -> _Source:
@@ -133,14 +140,20 @@ def _from_hub_of_transformers(spec: ModelSpec, missing: ModelError) -> _Source:
             `missing`, where nothing can be had at all.
     """
     hub = importlib.import_module("huggingface_hub")
+    unheard = importlib.import_module("huggingface_hub.errors").LocalEntryNotFoundError
+    # where the hub has just not answered, only what is kept of it is looked at
+    kept = isinstance(getattr(missing.__cause__, "__context__", None), unheard)
     try:
-        config = Path(hub.hf_hub_download(spec.name, HF_CONFIG_NAME))
+        config = Path(hub.hf_hub_download(spec.name, HF_CONFIG_NAME, local_files_only=kept))
     except Exception:  # no network, or no such file either
         raise missing from None
     open_clip_model_cfg(read_json(config), f"{HF_CONFIG_NAME} of {spec}")
     # a file of weights, or its parts with their index; configurations and vocabularies
     wanted = ["*.json", "merges.txt", "model*.safetensors"]
-    folder = _fetched(spec, lambda: hub.snapshot_download(spec.name, allow_patterns=wanted))
+    folder = _fetched(
+        spec,
+        lambda: hub.snapshot_download(spec.name, allow_patterns=wanted, local_files_only=kept),
+    )
     return _from_transformers(replace(spec, path=folder))
 
 
@@ -325,6 +338,18 @@ def _tokenizer(source: _Source, spec: ModelSpec) -> Callable[..., Tensor]:
         raise ModelError(
             f"The tokeniser of {spec} cannot be loaded: {error}{_offline_hint()}"
         ) from error
+
+
+@contextlib.contextmanager
+def _hub_silent() -> Iterator[None]:
+    """The hub's client tells of every try in its own terms; what comes of them is said once."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _offline() -> bool:

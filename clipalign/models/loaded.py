@@ -22,9 +22,25 @@ from clipalign.models.library import build_clip
 from clipalign.models.preprocess import Preprocess
 from clipalign.models.spec import OWN_KEY, ModelSpec
 
-__all__ = ["LoadedModel"]
+__all__ = ["LoadedModel", "usable_device"]
 
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device of a name, when it can hold a tensor.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (AssertionError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise UsageError(refused_device(device, error)) from error
+    return found
 
 
 class LoadedModel:
@@ -64,13 +80,8 @@ class LoadedModel:
                 f"Unknown precision {precision!r}.{near_matches(precision, _AUTOCAST)}"
             )
         self.spec, self.name, self.precision = spec, spec.name, precision
-        try:
-            self.device = torch.device(device)
-            self.clip = clip.to(device=self.device, dtype=torch.float32).eval()
-        except (AssertionError, RuntimeError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise UsageError(refused_device(device, error)) from error
+        self.device = usable_device(device)
+        self.clip = clip.to(device=self.device, dtype=torch.float32).eval()
         self.set_memory_format(_memory_format(self.clip.visual))
         self.config = {key: dict(value) for key, value in config.items()}
         self.config["preprocess_cfg"] = dict(clip.visual.preprocess_cfg)

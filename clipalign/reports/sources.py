@@ -1,11 +1,13 @@
 """What a report is made from: runs, results and scans of t, found from the paths that are named.
 
 A path is a run (runs/kto), a folder of results (results/), one result (results/typographic.json;
-the run that it lies in comes with it), or a scan (a folder with scan.json, or that file).
+the run that it lies in comes with it), a model that has results of its own (models/neutral), or a
+scan (a folder with scan.json, or that file).
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +17,11 @@ from typing import Any
 from clipalign.errors import DataError, RunError, UsageError, near_matches
 from clipalign.evals.results import SuiteResult, read_result, read_rows
 from clipalign.files import parse_json, read_regular
-from clipalign.models.spec import is_run
+from clipalign.models.spec import CONFIG_NAME, is_run, run_around
 from clipalign.plain_yaml import read_yaml_mapping
+from clipalign.plugins import registry
 from clipalign.training.rundir import RunDirectory
+from clipalign.transforms.context import RECORD
 from clipalign.transforms.scan_files import KEPT
 
 __all__ = ["Measured", "Source", "find_sources"]
@@ -136,8 +140,11 @@ def _source(path: Path) -> Source:
         run = folder.parent if folder.name == "results" else folder
         name = _name(run) if is_run(run) else path.stem
         return Source(name, path, _run(run), (Measured(path, _read(path)),))
+    path = run_around(path) or path
     if is_run(path):
         return _of_run(path)
+    if (path / CONFIG_NAME).is_file():
+        return _of_model(path)
     results = _results(path)
     if not results:
         raise UsageError(
@@ -157,6 +164,37 @@ def _of_run(path: Path) -> Source:
             f"Go on with: clipalign train --resume {path}"
         )
     return source
+
+
+def _of_model(path: Path) -> Source:
+    """The results that lie in a model's own folder.
+
+    Raises:
+        UsageError: there are none.
+    """
+    results = _results(path / "results")
+    if not results:
+        raise UsageError(
+            f"{path} is a model, and there are no results of it in {path / 'results'}. Measure it "
+            f"with: {shlex.join(_measuring(path))}"
+        )
+    return Source(path.resolve().name, path, results=results)
+
+
+def _measuring(model: Path) -> list[str]:
+    """The command that measures a model: as its run is, against what it was made from."""
+    record = model / RECORD
+    made = read_yaml_mapping(record) if record.is_file() else {}
+    run = Path(str(made.get("source")))
+    task = read_yaml_mapping(run / "config.yaml").get("task") if is_run(run) else None
+    tasks, suites = registry("tasks"), registry("suites").names()
+    suite = tasks.entry(str(task)).metadata.get("suite") if task in tasks.names() else None
+    against = made.get("model")
+    return [
+        *("clipalign", "eval", str(model), "--suite", suite if suite in suites else "typographic"),
+        *(("--against", against) if isinstance(against, str) else ()),
+        *("-o", str(model / "results")),
+    ]
 
 
 def _results(folder: Path) -> tuple[Measured, ...]:

@@ -26,7 +26,7 @@ from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.tasks.shards import Shard, Shards, parse_shard
 from clipalign.tasks.writing import join, write, write_part
 
-__all__ = ["preferences_of", "prepare", "prepare_part"]
+__all__ = ["made", "plan_of", "preferences_of", "prepare", "prepare_part"]
 
 FORMATS = ("imagefolder", "webdataset")
 
@@ -92,11 +92,16 @@ def prepare(
     _check_needs(plan, needs)
     if output is not None:
         return _made(Path(output), plan, workers, say, cached=False, overwrite=overwrite)
-    return _cached(plan, workers, say, overwrite=overwrite)
+    return made(plan, workers, say, overwrite=overwrite)
 
 
-def _cached(plan: Plan, workers: int, say: Reporter, *, overwrite: bool = False) -> PreferenceSet:
-    """The set in the cache, made unless it is there."""
+def made(plan: Plan, workers: int, say: Reporter, *, overwrite: bool = False) -> PreferenceSet:
+    """The set of a plan in the cache, made unless it is there.
+
+    Raises:
+        DataError: none of its images can be used.
+        StorageError: the disk is full or not writable; nothing is left behind.
+    """
     target = cache_dir("preferences") / f"{plan.task.name}-{plan.cache_key}"
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -190,18 +195,30 @@ def _plan(
     )  # fmt: skip
 
 
-def preferences_of(
-    config: RunConfig,
-    reporter: Reporter | None = None,
-    *,
-    needs: Sequence[str] = (),
-    validates: bool = False,
-) -> PreferenceSet:
+def preferences_of(config: RunConfig, reporter: Reporter | None = None) -> PreferenceSet:
     """The preferences of a run: the set that it names, or one prepared in the cache.
 
     Args:
         config: of the run.
         reporter: hears what is being done.
+
+    Raises:
+        UsageError: `data` is a table, and the task takes none.
+        DataError: the set is damaged, or the dataset cannot serve the task.
+    """
+    found = plan_of(config)
+    if isinstance(found, PreferenceSet):
+        return found
+    return made(found, config.train.workers, reporter or Silent())
+
+
+def plan_of(
+    config: RunConfig, *, needs: Sequence[str] = (), validates: bool = False
+) -> PreferenceSet | Plan:
+    """The preference set that a run names, or the plan of the one that it wants; reads no image.
+
+    Args:
+        config: of the run.
         needs: texts that every row must have, as `prepare` takes them.
         validates: whether there must be a split `validation`.
 
@@ -230,7 +247,7 @@ def preferences_of(
     if validates:
         _check_validation(f"the dataset {plan.dataset.name!r}", plan.splits)
     _check_needs(plan, needs)
-    return _cached(plan, config.train.workers, reporter or Silent())
+    return plan
 
 
 def _check_needs(plan: Plan, needs: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from PIL import Image, ImageFont
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from clipalign.datasets.base import Dataset, Example
-from clipalign.datasets.options import Template
+from clipalign.datasets.options import Template, label_advice
 from clipalign.errors import DataError, near_matches
 from clipalign.option_flags import task_option
 from clipalign.tasks import rendering
@@ -98,6 +98,7 @@ class Typographic:
                 f"The split {split!r} of the dataset {dataset.name!r} has "
                 + (f"one class, {names[0]!r}" if names else "no classes")
                 + ": to write a wrong name on an image takes at least two."
+                + ("" if names else label_advice(dataset, split))
             )
         for name in self.options.wrong_classes or ():
             if name not in names:

@@ -93,6 +93,16 @@ class RunDirectory:
         """Whether the model has been exported."""
         return (self.model / "open_clip_config.json").is_file()
 
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to train, export or seal."""
+        sums = self.path / SUMS
+        return (
+            self.finished
+            and sums.is_file()
+            and self.metrics.name in sums.read_text(encoding="utf-8", errors="replace").split()
+        )
+
     @classmethod
     def create(cls, config: RunConfig, root: Path = Path("runs")) -> RunDirectory:
         """Make the directory of a new run and write its configuration.
@@ -125,14 +135,12 @@ class RunDirectory:
                     break
                 except FileExistsError:
                     number += 1
-        elif path.is_file():
-            raise RunError(f"{path} is a file. Choose another --output.")
-        _refuse_taken(path)
+        check_vacant(path)
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
         run = cls(path, FileLock(path / ".lock"))
         run._acquire()
-        _refuse_taken(path)  # by a process that was quicker
+        check_vacant(path)  # by a process that was quicker
         atomic_write_text(run.config, dump_config(config))
         run.seal()
         return run
@@ -248,12 +256,14 @@ class RunDirectory:
         atomic_write_bytes(self.metrics, log)
 
 
-def _refuse_taken(path: Path) -> None:
+def check_vacant(path: Path) -> None:
     """Refuse a directory that holds anything but a lock and what a killed process left torn.
 
     Raises:
-        RunError: saying how to go on, where it is a run.
+        RunError: it does, saying how to go on where it is a run; or it is a file.
     """
+    if path.is_file():
+        raise RunError(f"{path} is a file. Choose another --output.")
     if not path.is_dir() or all(_is_torn(e) or e.name == ".lock" for e in path.iterdir()):
         return
     advice = f"go on with `clipalign train --resume {path}`, or c"

@@ -16,7 +16,7 @@ import torch
 from clipalign._version import __version__
 from clipalign.build import objective, regulariser
 from clipalign.config import RunConfig, load_config
-from clipalign.errors import ConfigError, Interrupted, UsageError
+from clipalign.errors import Interrupted, UsageError
 from clipalign.evals.card import run_card
 from clipalign.files import append_jsonl, atomic_write_text
 from clipalign.models.acceleration import accelerate
@@ -27,11 +27,11 @@ from clipalign.models.load import default_device, load_model, open_clip_module
 from clipalign.models.load_lines import open_clip_line
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.trainable import apply_trainable, parse_trainable
-from clipalign.objectives.base import Objective
 from clipalign.plugins import call_hook
 from clipalign.progress import Bar, Reporter, Silent
 from clipalign.seeding import seeded
-from clipalign.tasks.prepare import preferences_of
+from clipalign.tasks.preference_set import PreferenceSet
+from clipalign.tasks.prepare import made, plan_of
 from clipalign.training.averaging import build_average
 from clipalign.training.checkpoint import (
     Checkpoint,
@@ -44,9 +44,10 @@ from clipalign.training.defaults import SANE_LR, default_lr, regulariser_weight,
 from clipalign.training.distributed import World, join
 from clipalign.training.engine import Trainer
 from clipalign.training.inputs import InputLoader
-from clipalign.training.losses import Problem, needs_whole
+from clipalign.training.losses import Problem
 from clipalign.training.optim import rate_scales
 from clipalign.training.places import anywhere, recorded
+from clipalign.training.preflight import check_accumulation, check_keys, check_places
 from clipalign.training.rundir import RunDirectory
 from clipalign.training.sharding import check_sharding, gathered, shard
 from clipalign.training.signals import StopSignal
@@ -134,14 +135,14 @@ def train(
         )
         run = None
     device = default_device(device)
-    _check(settings, device)
+    check_keys(settings, device)
     world = join(settings.train.peer_timeout)
     say: Reporter = (reporter if world.first else None) or Silent()
     try:
         # of what an objective may draw; the data has a generator of its own
         with StopSignal() as signal, seeded(settings.seed, device):
             session = _Session(settings, device, say, signal, world)
-            session.prepare()
+            session.prepare(new=run is None)
             if run is None:
                 run = world.from_first(
                     lambda: RunDirectory.create(
@@ -171,34 +172,46 @@ class _Session:
     signal: StopSignal
     world: World
 
-    def prepare(self) -> None:
-        """Objective, preferences, model, features: every refusal comes before a run exists."""
+    def prepare(self, *, new: bool) -> None:
+        """Objective, model, preferences, features: every refusal comes before a run exists.
+
+        What takes no time comes first; images are read and features computed last.
+        """
         config = self.config
         self.objective = (
             objective(config.objective)
             if config.objective
             else objective(config.method, **config.method_options)
         )
+        self.regulariser = regulariser(config.regulariser)
         self.trackers = Trackers(config.trackers)
         self.trainable = parse_trainable(config.trainable)
-        _check_accumulation(config, self.objective, self.world)
+        check_accumulation(config, self.objective, self.world)
         check_sharding(config, self.world)
+        check_places(config, self.device, self.world, new=new)
         needs = feedback_needed(self.objective)
         validates = config.train.validate_every is not None
-        self.preferences = preferences_of(config, self.say, needs=needs, validates=validates)
         splits = ["train", "validation"] if validates else ["train"]
-        check_feedback(self.preferences, splits, config.method, needs)
+        planned = plan_of(config, needs=needs, validates=validates)
+        if isinstance(planned, PreferenceSet):
+            check_feedback(planned, splits, config.method, needs)
         self.model = load_model(
             config.model, self.device, config.train.precision, announce=self.say.note
         )
+        self.world.expect_same("model", self.model.sha256)
+        self.part = apply_trainable(self.model, self.trainable, seed=config.seed)
+        rate_scales(self.part, config.train)
+        if isinstance(planned, PreferenceSet):
+            self.preferences = planned
+        else:
+            self.preferences = made(planned, config.train.workers, self.say)
+            check_feedback(self.preferences, splits, config.method, needs)
+        self.world.expect_same("preference set", self.preferences.content_sha256)
         self.texts = text_features(self.model, self.preferences.candidates)
         regulariser_texts = self.preferences.regulariser_candidates
         self.regulariser_texts = (
             None if regulariser_texts is None else text_features(self.model, regulariser_texts)
         )
-        self.world.expect_same("model", self.model.sha256)
-        self.world.expect_same("preference set", self.preferences.content_sha256)
-        self.part = apply_trainable(self.model, self.trainable, seed=config.seed)
         loader = InputLoader(
             self.part, self.preferences, 2 * config.train.batch_size, config.train.workers,
             config.train.cache_trunk, self.say, self.world,
@@ -206,7 +219,6 @@ class _Session:
         self.data, *validation = loader.load(splits)
         self.validation = validation[0] if validation else None
         steps = config.train
-        rate_scales(self.part, steps)
         accelerate(
             self.model,
             gradient_checkpointing=steps.gradient_checkpointing,
@@ -297,7 +309,7 @@ class _Session:
         if lr > SANE_LR and self.trainable.kind in ("image-encoder", "last"):
             callbacks.warn(f"A learning rate of {lr:g} is far above what keeps what CLIP knows.")
         problem = Problem(
-            self.part, self.objective.to(self.device), regulariser(config.regulariser), weight,
+            self.part, self.objective.to(self.device), self.regulariser, weight,
             steps.orthogonality, self.texts, self.regulariser_texts,
         )  # fmt: skip
         return Trainer(
@@ -338,41 +350,6 @@ class _Callbacks:
 
     def warn(self, message: str) -> None:
         self.say.note(f"Warning: {message}")
-
-
-def _check(config: RunConfig, device: str) -> None:
-    """Rules between keys, all at once."""
-    train = config.train
-    problems = []
-    if train.early_stopping_patience is not None:
-        if train.validate_every is None:
-            problems.append("train.early_stopping_patience needs train.validate_every")
-        if train.averaging == "bma":
-            problems.append(
-                "train.early_stopping_patience does not go with train.averaging=bma, whose weights "
-                "depend on the true horizon; use ema or none"
-            )
-    if train.precision == "fp16" and not device.startswith("cuda"):
-        problems.append(
-            f"train.precision=fp16 needs a GPU, and this runs on {device}; use bf16 or fp32"
-        )
-    if problems:
-        lines = "\n".join(f"  {p}" for p in problems)
-        raise ConfigError(f"There is something wrong in the configuration:\n{lines}")
-
-
-def _check_accumulation(config: RunConfig, loss: Objective, world: World) -> None:
-    accumulate = config.train.accumulate
-    if accumulate > 1 and not loss.per_image:
-        raise ConfigError(
-            f"The objective {config.method!r} compares images within a batch, so accumulating "
-            "gradients would change it: set train.accumulate=1."
-        )
-    if accumulate > 1 and world.size > 1 and needs_whole(loss):
-        raise ConfigError(
-            f"The objective {config.method!r} keeps a state that every process must update with "
-            "the whole batch at once: set train.accumulate=1, or train with one process."
-        )
 
 
 def _has_regulariser_images(stream: Stream) -> bool:

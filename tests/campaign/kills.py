@@ -84,7 +84,8 @@ def _goes_on(job: Job, finished: Finished, before: dict[str, Any]) -> None:
     said = re.search(r"Going on from step (\d+)", finished.err)
     if job.run and said and int(said[1]) != before["step"]:
         raise Broken("lost", f"{job.name}: {said[0]}, and step {before['step']} had been saved")
-    if job.run and finished.code == 0 and before["step"] and not said:
+    over = "has finished" in finished.out
+    if job.run and finished.code == 0 and before["step"] and not (said or over):
         raise Broken("lost", f"{job.name}: began anew, and step {before['step']} had been saved")
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import yaml
 
+from clipalign.cli.app import run
 from clipalign.config import RunConfig, load_config
 
 
@@ -79,3 +81,51 @@ def test_schema_describes_every_key(command):
 
 def test_what_config_prints_is_plain_yaml(command):
     assert yaml.safe_load(command("config", "show").stdout)["train"]["averaging"] == "bma"
+
+
+def test_show_takes_the_recipes_that_cp_copies(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(["config", "show", "gender", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["task"], shown["dataset"]) == ("gender", "emoji-people")
+    assert run(["config", "show", "gendr"]) == 3
+    assert "neither a file nor a recipe 'gendr'. Did you mean 'gender'?" in capsys.readouterr().err
+    assert run(["config", "show", "gender.yaml"]) == 3
+    assert "There is no file gender.yaml" in capsys.readouterr().err
+    (tmp_path / "gender").write_text("seed: 3\n")  # a file goes before
+    assert run(["config", "show", "gender", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["train", "--lr", "abc"], 2, "'--lr': must be a number, such as 0.5"),
+        (["train", "--epochs", "1.5"], 2, "'--epochs': must be a whole number, such as 3"),
+        (["train", "--set", "train.lr=abc"], 3, "train.lr: must be a number, such as 0.5 (got"),
+        (["train", "--dataset", "./nowhere"], 3, "dataset: There is no folder or file './nowhere'"),
+        (["train", "--dataset", "photos.csv"], 3, "There is no folder or file 'photos.csv'"),
+        (["train", "--dataset", "emojii"], 3, "folder or table 'emojii'. Did you mean 'emoji'"),
+        (["prepare", "--dataset", "./nowhere"], 2, "There is no folder or file './nowhere'."),
+    ],
+)
+def test_what_is_wrong_is_said_in_words_of_our_own(arguments, code, words, capsys):
+    assert run(arguments) == code
+    said = capsys.readouterr().err
+    assert words in " ".join(said.replace("│", " ").split())
+    assert "Known:" not in said
+
+
+def test_an_option_of_the_dataset_has_one_spelling_for_all_commands(tmp_path, monkeypatch, capsys):
+    """`--dataset-set KEY=VALUE` and `--set dataset.KEY=VALUE` reach whoever reads the dataset."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("clipalign.cli.eval._newest", lambda _: "emoji-tiny")
+    commands = (["train"], ["prepare", "typographic"], ["eval"], ["transform", "emoji-tiny"])
+    more = {"transform": ["--method", "project", "--dataset", "emoji-people"]}
+    for command in commands:
+        for spelling in (["--dataset-set", "viws=2"], ["--set", "dataset.viws=2"]):
+            assert run([*command, *more.get(command[0], []), *spelling]) == 3
+            assert "viws: unknown key" in capsys.readouterr().err
+    assert run(["eval", "--dataset-set", "views"]) == 2
+    assert "must be KEY=VALUE" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

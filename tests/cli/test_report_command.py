@@ -10,6 +10,7 @@ from PIL import Image
 from clipalign.cli import report as module
 from clipalign.cli.app import run
 from clipalign.config import RunConfig, dump_config
+from clipalign.reports.sources import find_sources
 
 
 @pytest.fixture
@@ -59,6 +60,25 @@ def test_it_shows_what_eval_measured_on_a_folder(finished, capsys, tmp_path, own
     page = (tmp_path / "report.html").read_text()
     assert "2 of 2 attacked images" in page
     assert page.count('<img src="data:image/webp') == 2
+    # results that lie in a model's own folder are found by the model's name
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "open_clip_config.json").write_text("{}")
+    (tmp_path / "out").rename(tmp_path / "m" / "results")
+    (source,) = find_sources(["m"])
+    assert (source.name, len(source.results)) == ("m", 1)
+
+
+def test_a_model_without_results_says_how_to_measure_it(finished, capsys, tmp_path):
+    model = tmp_path / "models" / "half"
+    model.mkdir(parents=True)
+    (model / "open_clip_config.json").write_text("{}")
+    assert run(["report", "models/half"]) == 2
+    assert "there are no results of it in models/half/results" in capsys.readouterr().err
+    (finished / "config.yaml").write_text(dump_config(RunConfig(task="gender")))
+    (model / "transform.yaml").write_text("{source: runs/kto, model: emoji-tiny}")
+    assert run(["report", "models/half"]) == 2
+    said = "clipalign eval models/half --suite gender --against emoji-tiny -o models/half/results"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

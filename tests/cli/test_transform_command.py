@@ -7,6 +7,7 @@ import json
 import pytest
 
 from clipalign.config import RunConfig, dump_config
+from clipalign.reports.sources import find_sources
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_neutral_with_its_scan_as_one_json_document(command, run, people, tmp_pa
     done = command(
         "transform", "runs/gender", "--t", "auto", "--scan", "-1:1:0.5", "--epsilon", "0.5",
         "--dataset", "people/index.csv",
-        "--set", "dataset.label_column=null", "-o", "out", "--json", "--quiet",
+        "-o", "out", "--json", "--quiet",
         env={"CLIPALIGN_CACHE": str(tmp_path / "cache")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -75,7 +76,6 @@ def test_neutral_with_its_scan_as_one_json_document(command, run, people, tmp_pa
     # --scan alone makes no model, and prints the table
     done = command(
         "transform", "runs/gender", "--scan", "0:1:1", "--dataset", "people/index.csv",
-        "--set", "dataset.label_column=null",
         "--top", "4",
         env={"CLIPALIGN_CACHE": str(tmp_path / "cache")},
     )  # fmt: skip
@@ -83,7 +83,9 @@ def test_neutral_with_its_scan_as_one_json_document(command, run, people, tmp_pa
     assert done.stdout.splitlines()[0].split("  ")[0] == "T"
     assert "WOMAN IN TOP 4" in done.stdout
     assert "Scan:  models/gender-scan/scan.csv" in done.stdout
-    assert "Report: clipalign report" in done.stdout  # which finds the scan that the run keeps
+    assert "Report: clipalign report models/gender-scan" in done.stdout
+    (shown,) = find_sources([tmp_path / "models" / "gender-scan"])
+    assert [row["t"] for row in shown.scan["rows"]] == [0.0, 1.0]
     kept = json.loads((tmp_path / "models" / "gender-scan" / "scan.json").read_text())
     assert any(json.loads(p.read_text()) == kept for p in tmp_path.rglob("gender/scan.json"))
     assert not (tmp_path / "models" / "gender-scan" / "open_clip_config.json").exists()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from textwrap import dedent
 
 import pytest
 
 from clipalign.cli.app import run as run_command
 from clipalign.comparison.plan import make_plan
-from clipalign.comparison.recipe import Method, folder_name
+from clipalign.comparison.recipe import Method, folder_name, read_recipe
 from clipalign.errors import ConfigError, UsageError
+from clipalign.plain_yaml import parse_yaml
 
 BASE = {"task": "typographic", "train": {"steps": 4, "batch_size": 8}}
 
@@ -196,7 +198,23 @@ def test_dry_run_lists_the_cells_and_writes_nothing(tmp_path, capsys, monkeypatc
 
 def test_a_missing_recipe_is_named(capsys):
     assert run_command(["compare", "nowhere.yaml"]) == 3
-    assert "There is no file nowhere.yaml" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "There is no file nowhere.yaml. The recipe of a comparison has at least:" in said
+    assert "config cp" not in said
+    recipe = dedent(said.split("at least:")[1].split("Longer")[0])
+    assert list(read_recipe(parse_yaml(recipe)).methods) == ["kto", "dpo"]  # and it is one
+
+
+def test_the_configuration_of_a_training_is_told_from_a_recipe(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run_command(["config", "cp", "typographic", "r.yaml"]) == 0
+    assert run_command(["compare", "r.yaml"]) == 3
+    said = capsys.readouterr().err
+    assert "r.yaml is the configuration of one training (clipalign train --config r.yaml)" in said
+    assert "unknown key" not in said
+    (tmp_path / "few.yaml").write_text("title: Few\n")
+    assert run_command(["compare", "few.yaml"]) == 3
+    assert "There are no methods in few.yaml." in capsys.readouterr().err
 
 
 def test_an_edit_that_draws_lots_has_a_cell_a_seed_whatever_is_checked(tmp_path, make_package):

@@ -56,6 +56,8 @@ def test_labels_are_another_column_or_none(table, tmp_path):
     assert load_dataset(spec, {"label_column": "note"}).classnames == ("a", "b")
     unlabelled = load_dataset(spec, {"label_column": None})
     assert unlabelled.examples("train")[0].attributes["label"] == "ant"
+    table.remove_columns("label").save_to_disk(tmp_path / "bare")
+    assert load_dataset(f"huggingface:{tmp_path / 'bare'}", {}).classnames == ()
     with pytest.raises(DataError, match="no column 'lable' of labels; it has image, label"):
         load_dataset(spec, {"label_column": "lable"})
     with pytest.raises(DataError, match="the columns of images image"):

@@ -81,11 +81,12 @@ def test_parquet_reads_like_csv(photos):
         Table(path=table(photos, "image,label\n", "bad.parquet"))
 
 
-def test_images_without_labels_are_welcome_when_said_so(photos):
+@pytest.mark.parametrize("asked", [{}, {"label_column": None}])
+def test_images_without_labels_are_welcome(photos, asked):
     path = table(photos, "image,gender\na.png,woman\n")
     with pytest.raises(DataError, match=r"no column 'label' of labels; it has image, gender"):
-        Table(path=path)
-    data = Table(path=path, label_column=None)
+        Table(path=path, label_column="label")
+    data = Table(path=path, **asked)
     assert data.classnames == ()
     assert data.examples("train")[0].label is None
     assert data.examples("train")[0].attributes == {"gender": "woman"}

@@ -46,7 +46,7 @@ def test_typographic_on_photographs_that_words_are_drawn_on(tmp_path):
 
 def test_gender_on_photographs_of_people():
     for folder in ("people_activities", "faces"):
-        (result,) = evaluated(folder, suites=["gender"], dataset_options={"label_column": None})
+        (result,) = evaluated(folder, suites=["gender"])
         assert 0 <= result.metrics["gender_accuracy"].value <= 1
         assert (
             result.metrics["gender_accuracy"].n == {"people_activities": 233, "faces": 600}[folder]

@@ -191,6 +191,39 @@ def test_what_the_hub_has_not_is_said_by_its_name(hub):
         load_model("hf-hub:org/nothing")
 
 
+def test_a_hub_that_does_not_answer_is_asked_once_and_its_client_is_silent(monkeypatch):
+    import logging
+
+    import open_clip
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    said, asked = [], []
+    logger = logging.getLogger("huggingface_hub")
+    handler = logging.Handler()
+    handler.emit = said.append
+    monkeypatch.setattr(logger, "handlers", [handler])
+
+    def download(name, **_):
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 8s")
+        try:
+            raise LocalEntryNotFoundError("no route")
+        except LocalEntryNotFoundError as error:
+            raise FileNotFoundError(f"Failed to download {name}: {error}")  # noqa: B904
+
+    def look(name, file, *, local_files_only):
+        asked.append(local_files_only)
+        raise LocalEntryNotFoundError("not kept")
+
+    monkeypatch.setattr(open_clip.pretrained, "download_pretrained_from_hf", download)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", look)
+    level, heard = logger.level, []
+    with pytest.raises(ModelError, match="hf-hub:org/far could not be downloaded"):
+        load_model("hf-hub:org/far", announce=heard.append)
+    assert (said, asked) == ([], [True])
+    assert "Fetching hf-hub:org/far, where it is not in the hub's cache…" in heard
+    assert logger.level == level
+
+
 def changed(directory, tmp_path, file, **keys):
     """A copy of a directory with other values in one of its JSON files."""
     import shutil

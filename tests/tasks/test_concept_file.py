@@ -89,7 +89,7 @@ def test_everything_wrong_in_a_concept_file_is_said_at_once(tmp_path):
     with pytest.raises(ConfigError) as error:
         load_concept(spec)
     for words in (
-        "name: Field required",
+        "name: must be given",
         "nam: unknown key. Did you mean 'name'?",
         "values.b: ",
         "captions.alone.concept: 'no place' must have the places {value}",

@@ -17,7 +17,6 @@ def test_a_table_of_photographs_with_activities(photographs, tmp_path):
         photographs(("gender", "activity"), *rows),
         tmp_path / "prefs",
         task_options={"other_activities": 0},
-        dataset_options={"label_column": None},
     )
     assert [(row.chosen, row.rejected) for row in made.rows("train")] == [
         ("a photo of a man running.", "a photo of a woman running."),
@@ -37,7 +36,6 @@ def test_workers_write_the_same_bytes(photographs, photos, tmp_path):
             table,
             tmp_path / str(workers),
             task_options={"keep": str(photos)},
-            dataset_options={"label_column": None},
             workers=workers,
         )
         for workers in (0, 2)
@@ -52,7 +50,6 @@ def test_without_activities_the_captions_are_plain_and_a_note_says_what_is_lost(
         "gender",
         photographs(("gender",), ("woman",), ("man",)),
         tmp_path / "prefs",
-        dataset_options={"label_column": None},
         reporter=notes,
     )
     assert made.candidates == ("a photo of a woman.", "a photo of a man.")
@@ -73,7 +70,6 @@ def test_other_photographs_hold_still_what_has_no_activity(photographs, tmp_path
         people,
         tmp_path / "prefs",
         task_options={"keep": str(things), "keep_share": 0.9},
-        dataset_options={"label_column": None},
     )
     assert made.regulariser_candidates == (
         "a photo of a person.", "a photo of a cup.", "a photo of a lamp."
@@ -85,7 +81,7 @@ def test_real_photographs_of_people(real_photos, tmp_path):
     table = real_photos / "people_activities" / "index.csv"
     if not table.is_file():
         pytest.skip(f"no {table} (path,gender,activity,captions)")
-    made = prepare("gender", table, tmp_path / "prefs", dataset_options={"label_column": None})
+    made = prepare("gender", table, tmp_path / "prefs")
     rows = made.rows("train")
     seen = Counter((row.columns["activity"], row.columns["gender"]) for row in rows)
     assert rows

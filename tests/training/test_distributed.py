@@ -338,14 +338,14 @@ def test_eval_under_torchrun_has_the_results_of_one_process(tmp_path: Path) -> N
 def test_an_objective_with_a_state_and_pieces_is_refused_under_many(monkeypatch) -> None:
     from clipalign.config import RunConfig, TrainConfig
     from clipalign.objectives.dpo import DPO
-    from clipalign.training.train import _check_accumulation
+    from clipalign.training.preflight import check_accumulation
 
     loss = DPO()
     loss.register_buffer("mean", torch.zeros(()))
     config = RunConfig(train=TrainConfig(accumulate=2))
-    _check_accumulation(config, loss, ALONE)
+    check_accumulation(config, loss, ALONE)
     with pytest.raises(ConfigError, match="keeps a state"):
-        _check_accumulation(config, loss, World(size=2))
+        check_accumulation(config, loss, World(size=2))
 
 
 def test_pieces_keep_the_order_and_the_tree_its_shape() -> None:

@@ -43,7 +43,7 @@ def people(tmp_path, drawings):
         split = "train" if i % 2 else "validation"
         lines.append(f"{e.key}.png,{split},{a['gender']},{a['activity']},{a['kind']}")
     (folder / "index.csv").write_text("\n".join(lines) + "\n")
-    return {"dataset": folder / "index.csv", "dataset_options": {"label_column": None}}
+    return {"dataset": folder / "index.csv", "dataset_options": {}}
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_a_model_that_takes_no_fold_leaves_the_map_and_says_how_to_apply_it(
         ({"t": "half"}, r"\n  t\..*float"),
         ({"t": float("nan")}, r"\n  t\..*finite"),
         ({"t": float("inf")}, r"\n  t\..*finite"),
-        ({}, r"\n  t: Field required"),
+        ({}, r"\n  t: must be given"),
         ({"t": 0.4, "alpha": 0.5}, "alpha: unknown key"),
         ({"t": "auto", "epsilon": -1}, "epsilon: .*greater than or equal to 0"),
         ({"t": "auto", "range": (1, 0)}, "range: must be a low and a high end"),

@@ -1,0 +1,81 @@
+"""What a training is refused for before anything is loaded: all that a configuration says."""
+
+from __future__ import annotations
+
+from clipalign.config import RunConfig
+from clipalign.errors import ConfigError
+from clipalign.models.loaded import usable_device
+from clipalign.models.spec import parse_model_spec
+from clipalign.objectives.base import Objective
+from clipalign.training.averaging import build_average
+from clipalign.training.distributed import World
+from clipalign.training.losses import needs_whole
+from clipalign.training.rundir import check_vacant
+
+__all__ = ["check_accumulation", "check_keys", "check_places"]
+
+
+def check_keys(config: RunConfig, device: str) -> None:
+    """Rules between keys, all at once.
+
+    Raises:
+        ConfigError: naming every key that goes against one.
+    """
+    train = config.train
+    problems = []
+    if train.early_stopping_patience is not None:
+        if train.validate_every is None:
+            problems.append("train.early_stopping_patience needs train.validate_every")
+        if train.averaging == "bma":
+            problems.append(
+                "train.early_stopping_patience does not go with train.averaging=bma, whose weights "
+                "depend on the true horizon; use ema or none"
+            )
+    if train.precision == "fp16" and not device.startswith("cuda"):
+        problems.append(
+            f"train.precision=fp16 needs a GPU, and this runs on {device}; use bf16 or fp32"
+        )
+    if problems:
+        lines = "\n".join(f"  {p}" for p in problems)
+        raise ConfigError(f"There is something wrong in the configuration:\n{lines}")
+    build_average(train.averaging, train.averaging_options, {}, 1)
+
+
+def check_places(config: RunConfig, device: str, world: World, *, new: bool) -> None:
+    """The model is there, the device can be used, and the place of the run is free.
+
+    Args:
+        config: of the run.
+        device: as it was asked for.
+        world: its first process looks at the run directory for all.
+        new: whether the run is to be made; one that goes on has its directory.
+
+    Raises:
+        ModelError: the spec names nothing.
+        UsageError: the device cannot be used.
+        RunError: the run directory holds something.
+    """
+    parse_model_spec(config.model)
+    usable_device(device)
+    if new and config.output is not None:
+        output = config.output
+        world.from_first(lambda: check_vacant(output))
+
+
+def check_accumulation(config: RunConfig, loss: Objective, world: World) -> None:
+    """Batches may be cut into pieces only where the objective looks at one image at a time.
+
+    Raises:
+        ConfigError: they are, and it does not.
+    """
+    accumulate = config.train.accumulate
+    if accumulate > 1 and not loss.per_image:
+        raise ConfigError(
+            f"The objective {config.method!r} compares images within a batch, so accumulating "
+            "gradients would change it: set train.accumulate=1."
+        )
+    if accumulate > 1 and world.size > 1 and needs_whole(loss):
+        raise ConfigError(
+            f"The objective {config.method!r} keeps a state that every process must update with "
+            "the whole batch at once: set train.accumulate=1, or train with one process."
+        )

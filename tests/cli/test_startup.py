@@ -77,7 +77,7 @@ def test_an_unknown_option_is_wrong_usage(command):
 
 
 def test_with_json_an_error_is_the_one_document(command):
-    for arguments in (["plugins", "list", "--kind", "task"], ["trian"], ["plugins", "--nope"]):
+    for arguments in (["plugins", "list", "--kind", "tusk"], ["trian"], ["plugins", "--nope"]):
         done = command(*arguments, "--json")
         error = json.loads(done.stdout)["error"]
         assert error["type"] == "UsageError"

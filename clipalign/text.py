@@ -1,12 +1,17 @@
-"""Text of others made inert: what files and packages say is shown, and never obeyed."""
+"""Text for people: what comes from others made inert, so that it is not obeyed; lines folded."""
 
 from __future__ import annotations
 
+import functools
+import textwrap
 from typing import TypeVar
 
-__all__ = ["printable", "sheet_cell"]
+__all__ = ["fold", "printable", "sheet_cell"]
 
 _T = TypeVar("_T")
+
+fold = functools.partial(textwrap.wrap, break_on_hyphens=False)
+"""Lines of at most `width`: as `textwrap.wrap`, and names such as emoji-tiny stay in one piece."""
 
 
 def printable(text: str) -> str:

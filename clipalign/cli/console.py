@@ -15,7 +15,6 @@ import math
 import os
 import shutil
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, TextIO
@@ -24,7 +23,7 @@ import typer
 
 from clipalign.plugins import registry
 from clipalign.progress import Bar, Silent
-from clipalign.text import printable
+from clipalign.text import fold, printable
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
@@ -208,7 +207,7 @@ def table(
     lines = []
     for row in cells:
         left = "".join(f"{cell:<{w}}  " for cell, w in zip(row, widths, strict=False))
-        last = textwrap.wrap(row[-1], max(20, width - indent)) or [""]
+        last = fold(row[-1], max(20, width - indent)) or [""]
         lines.append((left + last[0]).rstrip())
         lines += [" " * indent + more for more in last[1:]]
     return "\n".join(lines)
@@ -221,9 +220,9 @@ def _stacked(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int) 
     for row in rows:
         lines = []
         for header, cell in zip(headers, row, strict=True):
-            parts = textwrap.wrap(cell, max(width - indent, 10))
+            parts = fold(cell, max(width - indent, 10))
             if parts and len(header) > indent - 2:  # too long to stand beside its value
-                lines += textwrap.wrap(header, width)
+                lines += fold(header, width)
             elif parts:
                 lines.append(f"{header:<{indent}}{parts.pop(0)}")
             lines += [" " * indent + part for part in parts]
@@ -242,7 +241,7 @@ def terminal_width() -> int | None:
 def wrapped(text: str) -> str:
     """A paragraph, wrapped at `terminal_width` where there is one."""
     width = terminal_width()
-    return text if width is None else textwrap.fill(text, max(width, 20))
+    return text if width is None else "\n".join(fold(text, max(width, 20)))
 
 
 def has_bars() -> bool:

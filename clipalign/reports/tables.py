@@ -6,7 +6,6 @@ their numbers, and on a very narrow one each number has a line of its own; no nu
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from clipalign.reports.words import label as _label
 from clipalign.reports.words import mark as _mark
 from clipalign.reports.words import number as _number
 from clipalign.reports.words import p_value as _p
+from clipalign.text import fold
 
 __all__ = ["WIDTH", "TableRow", "laid_out", "results_document", "summary_table"]
 
@@ -89,15 +89,15 @@ def _table(result: SuiteResult, details: bool, width: int | None, again: set[str
         heads = [("reference", ""), ("model", level), ("difference", level), ("p", "")]
         rows = [TableRow("metric", heads)]
         rows += [_compared(name, m, compared.get(name)) for name, m in shown.items()]
-    fold = min(WIDTH, width or WIDTH)
-    lines = [*textwrap.wrap(f"{title}.", fold), "", *laid_out(rows, width), ""]
+    most = min(WIDTH, width or WIDTH)
+    lines = [*fold(f"{title}.", most), "", *laid_out(rows, width), ""]
     for warning in result.warnings:
-        lines += textwrap.wrap(f"Warning: {warning}", fold)
+        lines += fold(f"Warning: {warning}", most)
     for words in legend(shown):
-        lines += textwrap.wrap(words, fold)
+        lines += fold(words, most)
     if again:
         lines.append("Retention is as above.")
-    return "\n".join([*lines, *_footnote(result.comparisons, fold)]).rstrip()
+    return "\n".join([*lines, *_footnote(result.comparisons, most)]).rstrip()
 
 
 class TableRow(NamedTuple):
@@ -147,7 +147,7 @@ def laid_out(rows: Sequence[TableRow], width: int | None) -> list[str]:
         return _one_by_one(rows, width)
     folded = []
     for row in rows:
-        label = textwrap.wrap(row.label, left)
+        label = fold(row.label, left)
         height = max(len(label), 2 if any(below for _, below in row.cells) else 1)
         label += [""] * (height - len(label))
         for i, part in enumerate(label):
@@ -165,7 +165,7 @@ def _one_by_one(rows: Sequence[TableRow], width: int) -> list[str]:
     indent = max(map(len, names)) + 4
     lines: list[str] = []
     for row in metrics:
-        lines += textwrap.wrap(row.label, width)
+        lines += fold(row.label, width)
         for name, (number, interval) in zip(names, row.cells, strict=True):
             if number:
                 text = f"{number} {interval}".rstrip()
@@ -195,6 +195,4 @@ def _footnote(comparisons: Iterable[Comparison], width: int) -> list[str]:
     named = [words for test, words in _TESTS.items() if test in used]
     if not named:
         return []
-    return textwrap.wrap(
-        f"Differences are paired, shares in points; p: {' or '.join(named)}.", width
-    )
+    return fold(f"Differences are paired, shares in points; p: {' or '.join(named)}.", width)

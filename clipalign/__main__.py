@@ -1,17 +1,18 @@
 """The `clipalign` script, and `python -m clipalign`, so that `torchrun -m clipalign train …` works.
 
-Nothing is imported before Ctrl-C and SIGTERM are attended to.
+Nothing heavy is imported before Ctrl-C and SIGTERM are attended to.
 """
 
 from __future__ import annotations
 
-import signal
 import sys
+
+from clipalign import interrupts
 
 
 def main() -> None:
     """Run the command line of this process."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a command that can save does so
+    interrupts.attend()
     try:
         from clipalign.cli.app import main as run
 

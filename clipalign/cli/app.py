@@ -35,6 +35,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 from typer.main import get_command
 
+from clipalign import interrupts
 from clipalign._version import __version__
 from clipalign.cli import console
 from clipalign.errors import ClipAlignError, Interrupted, PluginError, from_machine, near_matches
@@ -247,12 +248,16 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ClipAlignError as error:
+        if interrupts.heard and not isinstance(error, Interrupted):
+            return _fail("Interrupted", _INTERRUPTED, 130, as_json, error)
         return _fail(type(error).__name__, str(error), error.exit_code, as_json, error)
     except SystemExit as error:
         if blamed(error) is None or not _is_builtin(arguments):
             raise  # Typer's, of a reader that has gone; or a command's that a plugin brought
         return _bug(error, as_json)
     except BaseException as error:
+        if interrupts.heard:
+            return _fail("Interrupted", _INTERRUPTED, 130, as_json, error)
         if (refused := from_machine(error)) is None:
             return _bug(error, as_json)
         return _fail(type(refused).__name__, str(refused), refused.exit_code, as_json, error)

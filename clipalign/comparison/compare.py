@@ -197,6 +197,7 @@ class _Work:
     say: Reporter
     only_missing: bool
     base: tuple[str, LoadedModel] | None = None
+    broken_off: bool = False
 
     def make(self, number: int, cell: Cell) -> None:
         """One cell; whatever fails in it is recorded, and the disk's and the user's stop pass."""
@@ -209,6 +210,8 @@ class _Work:
             return
         self.say.note(title)
         made = before.state == "finished"
+        # what a broken-off attempt has measured in the same way need not be measured again
+        self.broken_off = before.state == "started" and before.evaluations == wanted
         record = Record("started", cell.document(), wanted)
         if not made:
             write_record(plan, cell, record)
@@ -284,7 +287,7 @@ class _Work:
 
     def _measure(self, cell: Cell, evaluation: Evaluation) -> list[str]:
         """Evaluate; gives the result files, as seen from the cell's folder."""
-        from clipalign.evals.evaluate import evaluate, result_path
+        from clipalign.evals.evaluate import evaluate, planned_paths
 
         folder = self.plan.folder(cell)
         output = folder / "results"
@@ -294,21 +297,26 @@ class _Work:
         model: Any = folder if cell.kind == "train" else folder / "model"
         if cell.kind == "model":
             model = reference if cell.bare == cell.model else cell.bare
-        results = evaluate(
+        what: dict[str, Any] = {
+            "dataset": evaluation.dataset,
+            "dataset_options": evaluation.dataset_options,
+            "splits": evaluation.splits,
+        }
+        evaluate(
             model,
             suites=[evaluation.suite],
             against=reference,
-            dataset=evaluation.dataset,
             suite_options={evaluation.suite: evaluation.options},
-            dataset_options=evaluation.dataset_options,
-            splits=evaluation.splits,
+            **what,
             seed=evaluation.seed,
             output=output,
             device=self.device,
             retention=True,
+            only_missing=self.broken_off,
             reporter=self.say,
         )
-        return [str(result_path(output, r).relative_to(folder)) for r in results]
+        paths = planned_paths(output, evaluation.suite, suite_options=evaluation.options, **what)
+        return [str(path.relative_to(folder)) for path in paths]
 
     def _reference(self, spec: str) -> LoadedModel:
         """The grid's model as it is, which every cell is measured against; loaded once."""

@@ -14,7 +14,7 @@ from clipalign.datasets.locate import locate_dataset
 from clipalign.errors import DataError, PluginError, RunError, UsageError, near_matches
 from clipalign.evals.base import EvalContext, Outcome, Suite
 from clipalign.evals.card import refresh_card
-from clipalign.evals.places import check_place, result_path
+from clipalign.evals.places import check_place, planned_path, result_path
 from clipalign.evals.results import SuiteResult, write_result
 from clipalign.evals.retention import with_retention
 from clipalign.models.load import default_device, load_model
@@ -29,7 +29,7 @@ from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.training.distributed import join
 from clipalign.training.rundir import RunDirectory
 
-__all__ = ["evaluate", "evaluate_run", "result_path"]
+__all__ = ["evaluate", "evaluate_run", "planned_paths", "result_path"]
 
 REFERENCE = "reference"
 """What `against` is called for the model that a run started from."""
@@ -131,6 +131,25 @@ def evaluate(
     if run is not None and output is not None and Path(output).resolve() == own:
         refresh_card(run / "model", tested.sha256)
     return results
+
+
+def planned_paths(
+    output: str | Path,
+    suite: str,
+    *,
+    dataset: str | Path | Dataset | None = None,
+    suite_options: Mapping[str, Any] | None = None,
+    dataset_options: Mapping[str, Any] | None = None,
+    splits: Sequence[str] | None = None,
+) -> list[Path]:
+    """Where `evaluate` writes the results of one suite, one path a split.
+
+    Raises:
+        UsageError, ConfigError, DataError: as `evaluate`.
+    """
+    options = {suite: dict(suite_options or {})}
+    work = _work([suite], options, dataset, dataset_options or {}, splits)
+    return [planned_path(output, s.name, data.name, o, split) for s, data, o, split in work]
 
 
 def _outcome(suite: Suite, context: EvalContext) -> Outcome:

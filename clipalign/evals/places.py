@@ -12,7 +12,7 @@ from clipalign.datasets.locate import label_of, place_of
 from clipalign.errors import DataError, UsageError
 from clipalign.evals.results import SuiteResult, read_result
 
-__all__ = ["check_place", "result_path"]
+__all__ = ["check_place", "planned_path", "result_path"]
 
 
 def result_path(output: str | Path, result: SuiteResult) -> Path:
@@ -22,7 +22,7 @@ def result_path(output: str | Path, result: SuiteResult) -> Path:
     typographic-table-notes-test.json for notes.csv.
     """
     data = result.dataset
-    return _path(output, result.suite, label_of(data.name, data.options), data.split)
+    return planned_path(output, result.suite, data.name, data.options, data.split)
 
 
 def check_place(
@@ -45,7 +45,7 @@ def check_place(
     Raises:
         UsageError: the file there is of data in another place.
     """
-    path = _path(output, suite, label_of(data.name, options), split)
+    path = planned_path(output, suite, data.name, options, split)
     if not path.exists():
         return False
     try:
@@ -62,7 +62,11 @@ def check_place(
     )
 
 
-def _path(output: str | Path, *parts: str) -> Path:
+def planned_path(
+    output: str | Path, suite: str, dataset: str, options: Mapping[str, Any], split: str
+) -> Path:
+    """Where a result will lie; see `result_path`."""
+    parts = (suite, label_of(dataset, options), split)
     names = [re.sub(r"[^\w.-]+", "_", part.replace(" ", "-")) for part in parts]
     return Path(output) / f"{'-'.join(names)}.json"
 

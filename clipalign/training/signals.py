@@ -31,6 +31,7 @@ class StopSignal:
     def __init__(self) -> None:
         self.requested = False
         self.within_steps = False
+        self._stopped: _Stopped | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
@@ -43,11 +44,13 @@ class StopSignal:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if isinstance(error, _Stopped):
-            raise Interrupted(str(error)) from None
+        # libraries written in C make other errors of it
+        if self._stopped is not None and error is not None and not isinstance(error, Interrupted):
+            raise Interrupted(str(self._stopped)) from None
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if self.within_steps and not self.requested:
             self.requested = True
             return
-        raise _Stopped(f"Stopped by {signal.Signals(number).name}.")
+        self._stopped = _Stopped(f"Stopped by {signal.Signals(number).name}.")
+        raise self._stopped

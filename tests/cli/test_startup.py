@@ -14,7 +14,7 @@ import time
 import pytest
 import typer
 
-from clipalign import __version__, errors
+from clipalign import __version__, errors, interrupts
 from clipalign.cli import app as cli
 from clipalign.cli.console import Console, PlainBar, printable, table
 
@@ -157,6 +157,16 @@ def test_a_machine_that_gives_no_more_is_no_bug(failing_command, capsys, error, 
 
 def test_ctrl_c_ends_with_130(failing_command, capsys):
     failing_command(KeyboardInterrupt())
+    assert cli.run(["fail"]) == 130
+    assert capsys.readouterr().err.startswith("Error: Interrupted. ")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("could not determine the shape"), errors.ModelError("It does not fit.")]
+)
+def test_what_a_library_makes_of_ctrl_c_is_ctrl_c(failing_command, capsys, monkeypatch, error):
+    failing_command(error)
+    monkeypatch.setattr(interrupts, "heard", True)
     assert cli.run(["fail"]) == 130
     assert capsys.readouterr().err.startswith("Error: Interrupted. ")
 

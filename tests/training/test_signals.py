@@ -27,6 +27,18 @@ def test_what_passes_over_every_error_does_not_pass_over_a_signal(number: int) -
     assert not reached
 
 
+def test_what_a_library_makes_of_a_signal_is_the_signal() -> None:
+    def block() -> None:
+        with StopSignal():
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt:
+                raise ValueError("could not determine the shape") from None
+
+    with pytest.raises(Interrupted, match="Stopped by SIGINT"):
+        block()
+
+
 def test_within_steps_the_first_is_remembered_and_the_second_stops() -> None:
     before = signal.getsignal(signal.SIGTERM)
     remembered = []

@@ -118,6 +118,8 @@ def from_machine(error: BaseException) -> ClipAlignError | None:
         isinstance(error, RuntimeError) and "memory" in said and "alloc" in said
     ):
         return ClipAlignError(_NO_MEMORY)
+    if isinstance(error, RuntimeError) and "Too many open files" in said:
+        return _of_the_system(OSError(errno.EMFILE, said))
     if isinstance(error, RuntimeError) and "can't start new thread" in said:
         return ClipAlignError(
             "The machine, or what this command may use of it (ulimit -u, ulimit -v, a container's "

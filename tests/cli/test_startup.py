@@ -130,6 +130,7 @@ def test_each_error_prints_one_message_and_ends_with_its_code(failing_command, c
         (errno.ENOSPC, "The disk is full (/data/x). Free some space"),
         (errno.EROFS, "The disk is read-only (/data/x)"),
         (errno.EACCES, "No permission to read or write (/data/x)"),
+        (errno.EMFILE, "Too many files are open (/data/x). Raise the limit (ulimit -n)"),
     ],
 )
 def test_a_disk_that_cannot_be_written_is_a_storage_error(failing_command, capsys, code, words):
@@ -153,6 +154,12 @@ def test_a_machine_that_gives_no_more_is_no_bug(failing_command, capsys, error, 
     err = capsys.readouterr().err
     assert words in err
     assert "bug" not in err
+
+
+def test_torch_has_words_of_its_own_for_too_many_files(failing_command, capsys):
+    failing_command(RuntimeError("unable to open file <x> in mode: Too many open files (24)"))
+    assert cli.run(["fail"]) == errors.StorageError.exit_code
+    assert "Too many files are open. Raise the limit (ulimit -n)" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_with_130(failing_command, capsys):

@@ -77,7 +77,9 @@ def evaluate_(
     ] = None,
     dataset_settings: DatasetSetOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Of attacks and resampling.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 256,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images encoded at once; what suits the device.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if any.")] = None,
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Keep image features for next time.")

@@ -86,7 +86,7 @@ class EvalContext:
         dataset: source of the images.
         split: of the dataset.
         seed: of everything random, resampling included.
-        batch_size: images that go through a tower at once.
+        batch_size: images that go through a tower at once; None for what suits the device.
         use_cache: whether features are read from the cache and kept there.
         reporter: hears what is being done.
         dataset_options: that the dataset was built with, so that a report finds the images again.
@@ -97,7 +97,7 @@ class EvalContext:
     dataset: Dataset
     split: str
     seed: int = 0
-    batch_size: int = 256
+    batch_size: int | None = None
     use_cache: bool = True
     reporter: Reporter = field(default_factory=Silent)
     dataset_options: Mapping[str, Any] = field(default_factory=dict)

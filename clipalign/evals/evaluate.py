@@ -47,7 +47,7 @@ def evaluate(
     seed: int = 0,
     output: str | Path | None = None,
     device: str | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     use_cache: bool = True,
     retention: bool = False,
     only_missing: bool = False,
@@ -74,7 +74,7 @@ def evaluate(
         output: folder of the results; None for RUN/results for a run, and for nothing written
             otherwise.
         device: "cpu", "cuda", …; None for a GPU where there is one.
-        batch_size: images that go through a tower at once.
+        batch_size: images that go through a tower at once; None for what suits the device.
         use_cache: whether features are read from the cache and kept there.
         retention: put zero-shot accuracy and Recall@k on concepts that no alignment saw beside
             every result.

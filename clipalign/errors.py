@@ -112,15 +112,18 @@ def from_machine(error: BaseException) -> ClipAlignError | None:
     """What the machine refused, in words; None for an error that is not the machine's."""
     if isinstance(error, OSError):
         return _of_the_system(error)
-    said = str(error)
-    # torch and Python have no classes of their own for these
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and "memory" in said and "alloc" in said
-    ):
+    if isinstance(error, MemoryError):
         return ClipAlignError(_NO_MEMORY)
-    if isinstance(error, RuntimeError) and "Too many open files" in said:
+    # torch and Python have no classes of their own for these; an error of a plugin's own class may
+    # not even be printable
+    if not (isinstance(error, RuntimeError) and type(error).__module__ in ("builtins", "torch")):
+        return None
+    said = str(error)
+    if "memory" in said and "alloc" in said:
+        return ClipAlignError(_NO_MEMORY)
+    if "Too many open files" in said:
         return _of_the_system(OSError(errno.EMFILE, said))
-    if isinstance(error, RuntimeError) and "can't start new thread" in said:
+    if "can't start new thread" in said:
         return ClipAlignError(
             "The machine, or what this command may use of it (ulimit -u, ulimit -v, a container's "
             "limit), starts no more threads. Use fewer workers; what was saved is whole."

@@ -155,7 +155,7 @@ def _check(paths: list[Path]) -> None:
     for path in paths:
         if not path.exists():
             known = complete_runs("")
-            raise RunError(f"There is no {path}.{near_matches(str(path), known)}")
+            raise RunError(f"There is no file or directory {path}.{near_matches(str(path), known)}")
 
 
 def _dataset_options(settings: list[str] | tuple[()], dataset: str | None) -> dict[str, Any]:

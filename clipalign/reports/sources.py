@@ -131,7 +131,9 @@ def find_sources(paths: Sequence[str | Path]) -> list[Source]:
 def _source(path: Path) -> Source:
     if not path.exists():
         near = [str(p) for p in path.parent.glob("*")] if path.parent.is_dir() else []
-        raise UsageError(f"There is no {path}.{near_matches(str(path), near) if near else ''}")
+        raise UsageError(
+            f"There is no file or directory {path}.{near_matches(str(path), near) if near else ''}"
+        )
     scan = path / KEPT if path.is_dir() else path
     if scan.name == KEPT and scan.is_file() and not is_run(path):
         return Source(_name(scan.parent), path, scan=_scan(scan))

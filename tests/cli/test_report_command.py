@@ -85,7 +85,7 @@ def test_a_model_without_results_says_how_to_measure_it(finished, capsys, tmp_pa
     ("arguments", "code", "words"),
     [
         ([], 2, "There is no finished run in runs/"),
-        (["nowhere"], 7, "There is no nowhere"),
+        (["nowhere"], 7, "There is no file or directory nowhere"),
         (["."], 2, "is neither a run"),
         ([".", "--set", "dataset.views=2"], 2, "and none is named"),
         ([".", "--dataset", "emoji", "--set", "views=2"], 2, "must be dataset.KEY=VALUE"),

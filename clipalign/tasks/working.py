@@ -6,18 +6,12 @@ order in which they finish change no byte. Nothing here imports torch.
 
 from __future__ import annotations
 
-import errno
 import io
-import multiprocessing
-import os
 import pickle
 import random
-import signal
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,10 +20,11 @@ from typing import Any
 from PIL import Image
 
 from clipalign.datasets.base import Dataset, Example
-from clipalign.errors import ClipAlignError, DataError, PluginError, StorageError, UsageError
+from clipalign.errors import ClipAlignError, DataError, PluginError, UsageError
 from clipalign.files import sha256_bytes, storage_errors
 from clipalign.plugins import blamed, owner_of
 from clipalign.tasks.base import PreparedRow, Task
+from clipalign.tasks.processes import Processes
 
 __all__ = ["LOOSE", "Outcome", "Recipe", "Workers", "example_number", "shrink"]
 
@@ -69,10 +64,6 @@ class Outcome:
     quarantined: Row | None = None
 
 
-# how a semaphore fails when /dev/shm is full, missing, or not to be written to
-_NO_SEMAPHORES = (errno.ENOSPC, errno.ENOENT, errno.EACCES, errno.EROFS, errno.ENOSYS)
-
-
 class Workers:
     """Processes that work on a recipe; with 0 of them this process does it."""
 
@@ -80,34 +71,23 @@ class Workers:
         if count < 0:
             raise UsageError(f"The number of workers must be 0 or more, not {count}.")
         self._recipe, self._count = recipe, count
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool: Processes | None = None
 
     def __enter__(self) -> Workers:
         if self._count:
             try:
-                recipe = pickle.dumps(self._recipe)
+                begin = pickle.dumps((_begin, (self._recipe,), {}))
             except Exception as error:
                 raise UsageError(
                     f"This task or dataset cannot be sent to worker processes ({error}). Prepare "
                     "with workers=0."
                 ) from error
-            try:
-                self._pool = ProcessPoolExecutor(
-                    self._count, multiprocessing.get_context("spawn"), _begin, (recipe,)
-                )
-            except OSError as error:
-                if error.errno not in _NO_SEMAPHORES:
-                    raise
-                raise StorageError(
-                    f"Worker processes cannot be started ({error.strerror}): each needs a little "
-                    "shared memory, which Linux has in /dev/shm. Make room there, or prepare with "
-                    "--workers 0."
-                ) from error
+            self._pool = Processes(self._count, begin)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+            self._pool.close(at_once=error is not None)
 
     def outcomes(
         self, split: str, examples: Sequence[Example], first: int = 0
@@ -125,33 +105,13 @@ class Workers:
             return
         chunks = iter(lambda: list(islice(numbered, _CHUNK)), [])
         under_way: deque[Future[list[Outcome]]] = deque()
-        try:
-            for chunk in islice(chunks, _AHEAD * self._count):
-                under_way.append(self._submit(split, chunk))
-            while under_way:
-                done = under_way.popleft().result()
-                for chunk in islice(chunks, 1):
-                    under_way.append(self._submit(split, chunk))
-                yield from done
-        except BrokenProcessPool as error:
-            raise ClipAlignError(
-                "A worker process died; most likely the machine is out of memory. Prepare with "
-                "fewer workers, or 0. (A Python script that uses workers must guard its main part "
-                'with `if __name__ == "__main__":`.)'
-            ) from error
-
-    def _submit(self, split: str, chunk: list[tuple[int, Example]]) -> Future[list[Outcome]]:
-        """Hand out a chunk; where it finds no idle worker, the pool starts one more.
-
-        Until `_begin` runs in it, a Ctrl-C that the terminal sends to everybody would end it with a
-        traceback, so it inherits a mask.
-        """
-        assert self._pool
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            return self._pool.submit(_work_chunk, split, chunk)
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        for chunk in islice(chunks, _AHEAD * self._count):
+            under_way.append(self._pool.submit(_work_chunk, split, chunk))
+        while under_way:
+            done = under_way.popleft().result()
+            for chunk in islice(chunks, 1):
+                under_way.append(self._pool.submit(_work_chunk, split, chunk))
+            yield from done
 
 
 # --- In a worker --------------------------------------------------------------------------------
@@ -159,19 +119,9 @@ class Workers:
 _recipe: Recipe
 
 
-def _begin(recipe: bytes) -> None:
-    """Set up a worker: it leaves Ctrl-C to its parent, and ends when the parent is gone."""
+def _begin(recipe: Recipe) -> None:
     global _recipe
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _recipe = pickle.loads(recipe)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    _recipe = recipe
 
 
 def _work_chunk(split: str, chunk: Sequence[tuple[int, Example]]) -> list[Outcome]:

@@ -105,7 +105,7 @@ def full_disk(trial: Trial) -> None:
 
 @case("a small /dev/shm", long=20, short=0)
 def small_shared_memory(trial: Trial) -> None:
-    """prepare by workers in a container whose shared memory is too small, or just enough."""
+    """prepare by workers in a container that has next to no shared memory: none is needed."""
     if os.geteuid() != 0:
         pytest.skip("only root may mount a small disk")
     job = PREPARE[1]
@@ -124,10 +124,7 @@ def small_shared_memory(trial: Trial) -> None:
         timeout=120,
     )
     seconds = time.monotonic() - began
-    finished = Finished(command, ended.returncode, ended.stdout, ended.stderr, seconds)
-    if finished.code != 0:
-        _refused(finished, "/dev/shm")
-    done(trial.run(*job.line))
+    done(Finished(command, ended.returncode, ended.stdout, ended.stderr, seconds))
     compare_output(job, trial.folder, whole)
 
 

@@ -112,6 +112,7 @@ def test_the_objective_trains_the_embedded_model(
 def test_every_package_installs(packages: dict[str, Path], tmp_path: Path) -> None:
     """As wheels, by pip, with nothing fetched."""
     pytest.importorskip("hatchling")
+    pytest.importorskip("pip")
     site = tmp_path / "site"
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(site)]
     environment = {**os.environ, "PYTHONPATH": str(site)}

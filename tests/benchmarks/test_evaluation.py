@@ -153,10 +153,10 @@ def side_by_side(
     return rates, answers
 
 
-def test_beside_a_bare_loop(checkpoint: Path, photographs: Path, tmp_path: Path) -> None:
+def test_beside_a_bare_loop(checkpoint: Path, all_photographs: Path, tmp_path: Path) -> None:
     contenders = {
-        "bare": bare(checkpoint, photographs),
-        "ours": ours(checkpoint, photographs, tmp_path / "results"),
+        "bare": bare(checkpoint, all_photographs),
+        "ours": ours(checkpoint, all_photographs, tmp_path / "results"),
     }
     rates, answers = side_by_side(contenders)
     print(f"\neval: {rates['bare']:.3f} of the images/s of a bare loop")
@@ -164,14 +164,14 @@ def test_beside_a_bare_loop(checkpoint: Path, photographs: Path, tmp_path: Path)
     assert rates["bare"] >= 0.95
 
 
-def test_beside_clip_benchmark(checkpoint: Path, photographs: Path, tmp_path: Path) -> None:
+def test_beside_clip_benchmark(checkpoint: Path, all_photographs: Path, tmp_path: Path) -> None:
     pytest.importorskip(
         "clip_benchmark.metrics.zeroshot_classification",
         reason="clip_benchmark is not installed: pip install clip-benchmark",
     )
     contenders = {
-        "theirs": theirs(checkpoint, photographs),
-        "ours": ours(checkpoint, photographs, tmp_path / "results"),
+        "theirs": theirs(checkpoint, all_photographs),
+        "ours": ours(checkpoint, all_photographs, tmp_path / "results"),
     }
     rates, answers = side_by_side(contenders)
     print(f"\neval: {rates['theirs']:.3f} times the images/s of clip_benchmark")

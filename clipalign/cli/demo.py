@@ -174,6 +174,7 @@ def _trained(walk: _Walk, run: Path, task: str) -> None:
     """
     from clipalign.config import load_config
     from clipalign.models.spec import is_run
+    from clipalign.training.defaults import resolved
     from clipalign.training.rundir import RunDirectory
     from clipalign.training.train import train
 
@@ -183,7 +184,7 @@ def _trained(walk: _Walk, run: Path, task: str) -> None:
         train(output=run, device=walk.device, reporter=walk.out, **keys)
         return
     directory, config = RunDirectory.open(run)
-    if config != load_config(None, (), output=config.output, **keys):
+    if config != resolved(load_config(None, (), output=config.output, **keys)):
         raise RunError(
             f"{run} is a run of other settings than this demo's. Choose another --output."
         )

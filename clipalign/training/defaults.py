@@ -9,6 +9,7 @@ accuracy (openai/CLIP issue 83).
 
 from __future__ import annotations
 
+from clipalign.build import objective
 from clipalign.config import RunConfig
 from clipalign.entries import term
 from clipalign.models.trainable import Trainable, parse_trainable
@@ -32,7 +33,19 @@ def default_regulariser_weight(method: str) -> float:
     return _REGULARISER_WEIGHT.get(method, 1.0)
 
 
-def resolved(config: RunConfig, objective: Objective) -> RunConfig:
+def objective_of(config: RunConfig) -> Objective:
+    """The objective of a run, or the weighted sum of several.
+
+    Raises:
+        UsageError: no objective has that name.
+        ConfigError: it cannot use its options.
+    """
+    if config.objective:
+        return objective(config.objective)
+    return objective(config.method, **config.method_options)
+
+
+def resolved(config: RunConfig) -> RunConfig:
     """The configuration with rate, λ and the method's options as they are used.
 
     A run keeps this one: what a method's default is may change, and what the run was may not.
@@ -43,7 +56,7 @@ def resolved(config: RunConfig, objective: Objective) -> RunConfig:
         "regulariser_weight": regulariser_weight(config),
     }
     if not config.objective:  # whose terms hold their own
-        known["method_options"] = objective.options.model_dump(mode="json")
+        known["method_options"] = objective_of(config).options.model_dump(mode="json")
     return config.model_copy(update=known)
 
 

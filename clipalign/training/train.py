@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from clipalign._version import __version__
-from clipalign.build import objective, regulariser
+from clipalign.build import regulariser
 from clipalign.config import RunConfig, load_config
 from clipalign.errors import Interrupted, UsageError
 from clipalign.evals.card import run_card
@@ -40,7 +40,13 @@ from clipalign.training.checkpoint import (
     save_checkpoint,
 )
 from clipalign.training.checks import check_feedback, feedback_needed
-from clipalign.training.defaults import SANE_LR, default_lr, regulariser_weight, resolved
+from clipalign.training.defaults import (
+    SANE_LR,
+    default_lr,
+    objective_of,
+    regulariser_weight,
+    resolved,
+)
 from clipalign.training.distributed import World, join
 from clipalign.training.engine import Trainer
 from clipalign.training.inputs import InputLoader
@@ -146,7 +152,7 @@ def train(
             if run is None:
                 run = world.from_first(
                     lambda: RunDirectory.create(
-                        recorded(resolved(settings, session.objective), session.objective, world)
+                        recorded(resolved(settings), session.objective, world)
                     )
                 )
             with contextlib.ExitStack() as held:
@@ -178,11 +184,7 @@ class _Session:
         What takes no time comes first; images are read and features computed last.
         """
         config = self.config
-        self.objective = (
-            objective(config.objective)
-            if config.objective
-            else objective(config.method, **config.method_options)
-        )
+        self.objective = objective_of(config)
         self.regulariser = regulariser(config.regulariser)
         self.trackers = Trackers(config.trackers)
         self.trainable = parse_trainable(config.trainable)

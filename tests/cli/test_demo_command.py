@@ -11,6 +11,7 @@ from clipalign.cli.app import run
 from clipalign.cli.console import Console
 from clipalign.config import load_config
 from clipalign.errors import Interrupted, RunError
+from clipalign.training.defaults import resolved
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def half_done(walk, task, finished):
     run.mkdir(parents=True)
     from clipalign.config import dump_config
 
-    config = load_config(None, (), output=run, **walk.keys(task))
+    config = resolved(load_config(None, (), output=run, **walk.keys(task)))
     (run / "config.yaml").write_text(dump_config(config))
     if finished:
         (run / "model").mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -53,6 +54,12 @@ def objective(name: str | Sequence[Named], /, **options: Any) -> Objective:
         raise PluginError(
             f"The objective {name!r} of {owner_of(cls)} is none: its `requires` must be one of "
             f"{', '.join(requires)}, and its `Options` a pydantic model."
+        )
+    weight = cls.regulariser_weight
+    if not (isinstance(weight, int | float) and 0 <= weight < math.inf):
+        raise PluginError(
+            f"The objective {name!r} of {owner_of(cls)} has {weight!r:.60} for "
+            "`regulariser_weight`, which must be a number, 0 or more."
         )
     try:
         return _guarded(cls(**options), f"The objective {name!r} of {owner_of(cls)}")

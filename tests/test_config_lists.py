@@ -47,6 +47,7 @@ def test_each_term_brings_its_share_of_the_regulariser() -> None:
     assert dpo != kto
     assert regulariser_weight(load_config(None, [SUM])) == pytest.approx(0.7 * dpo + 0.3 * kto)
     assert regulariser_weight(load_config(None, [SUM, "regulariser_weight=0"])) == 0
+    assert regulariser_weight(RunConfig(method="kto", trainable="head")) == kto / 2
 
 
 def test_a_problem_names_its_entry() -> None:

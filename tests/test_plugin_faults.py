@@ -167,6 +167,16 @@ def test_an_objective_that_gives_no_loss_an_image_is_named(make_package, gives, 
             loss(batch)
 
 
+@pytest.mark.parametrize("weight", ["-1", "None", "float('inf')"])
+def test_an_objective_whose_own_weight_is_none_is_named(make_package, weight):
+    import clipalign
+
+    source = BAD.format(gives="None", name="bad") + f"Bad.regulariser_weight = {weight}\n"
+    make_package("clipalign-bad", source)
+    with pytest.raises(PluginError, match=r"'bad' of clipalign-bad 1.0 has .*regulariser_weight"):
+        clipalign.objective("bad")
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [("bad", "it has no options and no fingerprint"), ("kto", "it calls itself 'kto'")],

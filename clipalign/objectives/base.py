@@ -115,6 +115,8 @@ class Objective(nn.Module):
         needs_reference: whether `batch.reference` is read.
         per_image: True when an image's loss depends on that image alone, so that gradient
             accumulation and data parallelism are exact; False is refused where they are asked for.
+        regulariser_weight: λ of a run that names none, found by trying; it weighs a mean KL against
+            this loss, and so depends on how large its gradient is.
         exceptions: promises of `clipalign.testing.ObjectiveContract` that the formula itself
             breaks, by the name of the test, each with why; the contract checks that it does.
 
@@ -126,6 +128,7 @@ class Objective(nn.Module):
     requires: Literal["pair", "chosen", "any"] = "pair"
     needs_reference: bool = True
     per_image: bool = True
+    regulariser_weight: float = 1.0
     exceptions: ClassVar[Mapping[str, str]] = {}
 
     forward: Callable[[PolicyBatch], Tensor]

@@ -32,6 +32,7 @@ class CrossEntropy(Objective):
     Options = CrossEntropyOptions
     options: CrossEntropyOptions
     requires = "chosen"
+    regulariser_weight = 0.3
     needs_reference = False
 
     def forward(self, batch: PolicyBatch) -> Tensor:

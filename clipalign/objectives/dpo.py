@@ -46,6 +46,7 @@ class DPO(Objective):
     Options = DPOOptions
     options: DPOOptions
     requires = "pair"
+    regulariser_weight = 0.1
 
     def forward(self, batch: PolicyBatch) -> Tensor:
         """PolicyBatch → per-image loss [B]."""

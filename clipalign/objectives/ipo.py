@@ -36,6 +36,7 @@ class IPO(Objective):
     Options = IPOOptions
     options: IPOOptions
     requires = "pair"
+    regulariser_weight = 10.0
 
     def forward(self, batch: PolicyBatch) -> Tensor:
         """PolicyBatch → per-image loss [B]."""

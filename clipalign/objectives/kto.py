@@ -51,6 +51,7 @@ class KTO(Objective):
     Options = KTOOptions
     options: KTOOptions
     requires = "any"
+    regulariser_weight = 0.4
 
     def forward(self, batch: PolicyBatch) -> Tensor:
         """PolicyBatch → per-image loss [B]."""

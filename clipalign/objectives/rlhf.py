@@ -60,6 +60,7 @@ class RLHF(Objective):
     Options = RLHFOptions
     options: RLHFOptions
     requires = "any"
+    regulariser_weight = 0.3
 
     def forward(self, batch: PolicyBatch) -> Tensor:
         """PolicyBatch → per-image loss [B]."""

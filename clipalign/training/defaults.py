@@ -1,23 +1,21 @@
 """What "the default" means for rates and weights, by what is trained and by which method.
 
-Rate and λ of kto, on the embedded world: of the settings tried on a mirror of the default job
-(other concepts, their own held-out drawings), one with high attacked accuracy and little drift; λ
-of the other methods is from a sweep on the validation split with an earlier embedded model. For
-other models the rates are the usual ones for fine-tuning CLIP, where 1e-7 to 1e-5 keeps zero-shot
-accuracy (openai/CLIP issue 83).
+Each objective states its λ beside its formula. Rate and λ of kto, on the embedded world: of the
+settings tried on a mirror of the default job (other concepts, their own held-out drawings), one
+with high attacked accuracy and little drift; λ of the other methods is from sweeps on the
+validation split, some with an earlier embedded model. For other models the rates are the usual ones
+for fine-tuning CLIP, where 1e-7 to 1e-5 keeps zero-shot accuracy (openai/CLIP issue 83).
 """
 
 from __future__ import annotations
 
 from clipalign.build import objective
 from clipalign.config import RunConfig
-from clipalign.entries import term
 from clipalign.models.trainable import Trainable, parse_trainable
 from clipalign.objectives.base import Objective
 
 _LR = {"image-encoder": 1e-5, "last": 1e-5, "lora": 1e-4, "head": 1e-3}
 _EMBEDDED_LR = {"image-encoder": 4e-4, "last": 4e-4, "lora": 1e-3, "head": 1e-2}
-_REGULARISER_WEIGHT = {"dpo": 0.1, "ipo": 10.0, "kto": 0.4, "rlhf": 0.3, "cross-entropy": 0.3}
 _HEAD_SHARE = 0.5  # of λ: one map for all images bends less than a tower does
 SANE_LR = 1e-3  # above it a full fine-tuning has never been seen to keep what CLIP knows
 
@@ -26,11 +24,6 @@ def default_lr(trainable: Trainable, model: str) -> float:
     """The learning rate where the configuration leaves it open."""
     table = _EMBEDDED_LR if model == "emoji-tiny" else _LR
     return table[trainable.kind]
-
-
-def default_regulariser_weight(method: str) -> float:
-    """λ where the configuration leaves it open; 1 for methods of other packages."""
-    return _REGULARISER_WEIGHT.get(method, 1.0)
 
 
 def objective_of(config: RunConfig) -> Objective:
@@ -61,13 +54,8 @@ def resolved(config: RunConfig) -> RunConfig:
 
 
 def regulariser_weight(config: RunConfig) -> float:
-    """λ of a run: as configured, or the method's default.
-
-    A head takes half of it. Of a weighted sum it is the sum of the terms' defaults, weighted as
-    they are: each brings its share.
-    """
+    """λ of a run: as configured, or the method's own, of which a head takes half."""
     if config.regulariser_weight is not None:
         return config.regulariser_weight
-    terms = [term(item) for item in config.objective or [config.method]]
     share = _HEAD_SHARE if config.trainable == "head" else 1.0
-    return share * sum(weight * default_regulariser_weight(name) for weight, name, _ in terms)
+    return share * objective_of(config).regulariser_weight

@@ -33,13 +33,15 @@ def test_there_are_recipes():
 def test_every_recipe_plans(path, tmp_path, monkeypatch, capsys):
     if path.stem.startswith("rivals"):
         pytest.importorskip("clipalign_baselines")
+    if path.stem == "zoo":
+        pytest.importorskip("clipalign_preference_zoo")
     monkeypatch.chdir(tmp_path)
     assert run_command(["compare", str(path), "--dry-run"]) == 0
     assert "missing" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
     plan = make_plan(path, tmp_path)
     trained = [c for c in plan.cells if c.kind == "train"]
-    one = path.stem in ("ablations", "beta", "retained")  # many cells: one seed unless asked
+    one = path.stem in ("ablations", "beta", "retained", "zoo")  # many cells: one seed unless asked
     assert {c.seed for c in trained} == ({0} if one else {0, 1, 2})
     assert plan.recipe.baseline in plan.recipe.methods
     assert all(e.axes_of_suite() for e in plan.evaluations)

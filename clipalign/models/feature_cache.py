@@ -40,6 +40,7 @@ __all__ = [
 
 _DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 _DIGEST = 32  # bytes of a sha256
+_PROBED = 4  # texts whose tokens are part of an entry's name
 _FORMAT = 1  # of what is stored; a change makes old entries misses
 
 
@@ -47,13 +48,15 @@ def feature_path(model: LoadedModel, kind: str, content: Any) -> Path:
     """Where the features of some content lie.
 
     Args:
-        model: its weights, preprocessing, precision and kind of device are part of the name.
+        model: its weights, architecture, preprocessing, precision and kind of device are part of
+            the name. Equal weights give other features under another activation or pooling.
         kind: "images", "texts" or "trunk".
         content: JSON-able; all that decides the content: hashes and options, or the texts.
     """
     key = {
         "format": _FORMAT,
         "weights": model.sha256,
+        "architecture": model.config.get("model_cfg"),
         "preprocess": {k: str(v) for k, v in model.config["preprocess_cfg"].items()},
         "precision": model.precision,
         "device": model.device.type,
@@ -185,9 +188,11 @@ def text_features(model: LoadedModel, texts: Sequence[str], *, use_cache: bool =
     Raises:
         ModelError: a text is too long for the text tower.
     """
-    if not use_cache:
+    if not use_cache or not texts:
         return model.encode_text(texts)
-    path = feature_path(model, "texts", list(texts))
+    # tokens of a few, for a tokeniser lies in files of its own
+    probe = model.tokenize(texts[:_PROBED], truncate=True).tolist()
+    path = feature_path(model, "texts", [*texts, probe])
     features = read_features(path, len(texts), model.embed_dim)
     if features is None:
         features = model.encode_text(texts)

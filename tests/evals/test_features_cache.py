@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from clipalign.models.feature_cache import (
     text_features,
     write_features,
 )
+from clipalign.models.load import load_model
 from clipalign.progress import Silent
 
 SIDE = 48
@@ -109,6 +112,35 @@ def test_other_preprocessing_precision_or_device_are_other_entries(eyes):
     model.device = torch.device("cuda")
     paths.add(feature_path(model, "images", ["x"]))
     assert len(paths) == 4
+
+
+def test_another_activation_with_the_same_weights_is_encoded_anew(small_models, tmp_path):
+    place = shutil.copytree(small_models[0], tmp_path / "model")
+    given, expected = [], []
+    for quick in (False, True):
+        config = json.loads((place / "open_clip_config.json").read_text())
+        config["model_cfg"]["quick_gelu"] = quick
+        (place / "open_clip_config.json").write_text(json.dumps(config))
+        model = load_model(f"local-dir:{place}")
+        given.append((encode([model], Album()).features[0], text_features(model, ["a cat"])))
+        expected.append(
+            (
+                encode([model], Album(), use_cache=False).features[0],
+                text_features(model, ["a cat"], use_cache=False),
+            )
+        )
+    assert not torch.equal(expected[0][0], expected[1][0])
+    for kept, fresh in zip(given, expected, strict=True):
+        assert torch.equal(kept[0], fresh[0])
+        assert torch.equal(kept[1], fresh[1])
+
+
+def test_another_tokeniser_of_the_same_model_is_noticed(eyes):
+    model = eyes("right")
+    text_features(model, ["a leaf"])
+    model.tokenize = lambda texts, truncate: torch.tensor([[7]])
+    model.encode_text = lambda texts: torch.ones(1, model.embed_dim)
+    assert torch.equal(text_features(model, ["a leaf"]), torch.ones(1, model.embed_dim))
 
 
 def test_texts_are_encoded_once_and_other_prompts_anew(eyes, cache_root):

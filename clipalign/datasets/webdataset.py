@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,13 @@ class WebDataset:
         self.licence = self.options.licence
         self.templates: Sequence[str] = self.options.templates
         self.shards = _shards(self.options.path)
+        self._root = _root(self.options.path, self.shards)
         self._names = self.options.classnames or _names_beside(self.shards[0])
         self._examples: dict[str, list[Example]] = {}
         self._skipped: dict[str, list[tuple[str, str]]] = {}
         digest = hashlib.sha256()
         for number, shard in enumerate(self.shards):
-            for identity in self._read(number, _split(shard, self.options.path)):
+            for identity in self._read(number, _split(shard.relative_to(self._root))):
                 digest.update(canonical_json(identity))
         examples = [e for split in self._examples.values() for e in split]
         if not examples:
@@ -122,8 +124,9 @@ class WebDataset:
     def _read(self, number: int, split: str) -> Iterator[list[Any]]:
         """Index one shard; gives what identifies each sample."""
         shard = self.shards[number]
+        name = shard.relative_to(self._root).as_posix()  # shards of two folders may be called alike
         for sample in samples(shard):
-            key = f"{shard.name}/{sample.key}"
+            key = f"{name}/{sample.key}"
             try:
                 example = self._example(sample, key, number)
             except ValueError as error:
@@ -224,15 +227,20 @@ def _shards(path: Path) -> tuple[Path, ...]:
         matching = map(Path, sorted(glob.glob(str(path), recursive=True)))
         found = [p for p in matching if p.is_file()]
     if not found:
-        raise DataError(f"There are no shards (.tar) in {path}.")
+        braces = " Braces are not read: write * for what differs." if "{" in str(path) else ""
+        raise DataError(f"There are no shards (.tar) in {path}.{braces}")
     return tuple(found)
 
 
-def _split(shard: Path, root: Path) -> str:
+def _root(path: Path, shards: Sequence[Path]) -> Path:
+    """The folder that was named, or the one that all shards lie in."""
+    return path if path.is_dir() else Path(os.path.commonpath([shard.parent for shard in shards]))
+
+
+def _split(shard: Path) -> str:
     """The split that a shard's name names, or else a folder between the root and it."""
-    inside = shard.relative_to(root).parts[:-1] if root.is_dir() else ()
     parts = shard.stem.replace(".", "-").replace("_", "-").split("-")
-    for word in [*parts, *reversed(inside)]:
+    for word in [*parts, *reversed(shard.parts[:-1])]:
         if word.lower() in SPLIT_NAMES:
             return split_name(word)
     return "train"

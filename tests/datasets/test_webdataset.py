@@ -68,9 +68,20 @@ def test_splits_are_named_by_shards_or_folders(tmp_path):
         shard(tmp_path / name, [("0.png", picture()), ("0.cls", "ant")])
     data = WebDataset(path=tmp_path)
     assert data.splits() == ("train", "validation", "test")
-    assert [e.key for e in data.examples("test")] == ["7.tar/0"]
+    assert [e.key for e in data.examples("test")] == ["test/7.tar/0"]
     with pytest.raises(DataError, match=r"no split 'tset'.*'test'"):
         data.examples("tset")
+
+
+def test_shards_of_one_name_in_two_folders_are_told_apart(tmp_path):
+    for folder in ("a", "b", "test"):
+        shard(tmp_path / folder / "0.tar", [("0.png", picture()), ("0.cls", "ant")])
+    for path in (tmp_path, tmp_path / "*" / "*.tar"):
+        data = WebDataset(path=path)
+        assert [e.key for e in data.examples("train")] == ["a/0.tar/0", "b/0.tar/0"]
+        assert [e.key for e in data.examples("test")] == ["test/0.tar/0"]
+    with pytest.raises(DataError, match=r"write \* for what differs"):
+        WebDataset(path=tmp_path / "{a,b}" / "0.tar")
 
 
 def test_numbers_stand_for_names(tmp_path):
@@ -83,7 +94,7 @@ def test_numbers_stand_for_names(tmp_path):
     (tmp_path / "classnames.txt").write_text("ant\nbee\n")
     data = WebDataset(path=tmp_path)
     assert [e.label for e in data.examples("test")] == ["bee"]
-    assert data.skipped("test") == [("0.tar/1", "its class is 2, and there are 2 names")]
+    assert data.skipped("test") == [("test/0.tar/1", "its class is 2, and there are 2 names")]
     named = WebDataset(path=tmp_path / "test" / "*.tar", classnames=("x", "y", "z"))
     assert [e.label for e in named.examples("train")] == ["y", "z"]
 

@@ -102,6 +102,9 @@ class Mind:
         features[:, -1] = 0.01 * number  # so that nobody is the same
         return torch.nn.functional.normalize(features, dim=1)
 
+    def tokenize(self, texts: Sequence[str], *, truncate: bool = False) -> torch.Tensor:
+        return torch.tensor([len(text) for text in texts])
+
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
         rows = []
         for text in texts:

@@ -123,7 +123,7 @@ def register_datasets(register: Register) -> None:
     register(
         "table",
         f"{home}.table:Table",
-        summary="A CSV, JSONL or Parquet table of image files.",
+        summary="A CSV, TSV, JSONL or Parquet table of image files.",
         path="path",
         named_by_path=True,
     )

@@ -15,7 +15,7 @@ from clipalign.plugins import registry
 
 __all__ = ["is_table", "label_of", "locate_dataset", "no_dataset", "place_of"]
 
-TABLES = (".csv", ".jsonl", ".parquet")
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 _ENDINGS = ", ".join([*TABLES, ".tar"])
 
 

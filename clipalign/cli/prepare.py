@@ -40,7 +40,7 @@ def prepare(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Labelled images: a folder, a table (.csv, .jsonl, .parquet), tar shards, a name "
+            help="Labelled images: a folder, a table (.csv, .tsv, .jsonl, .parquet), tar shards, a name "
             "or NAME:PATH; left out, the task's own.",
             autocompletion=complete("datasets"),
         ),

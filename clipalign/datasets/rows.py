@@ -1,4 +1,6 @@
-"""Read the rows of a CSV, JSON Lines or Parquet file as text cells, with what is wrong of each.
+"""Read the rows of a CSV, TSV, JSON Lines or Parquet file as text cells, with what is wrong of each.
+
+The cells of a CSV are parted by commas, or where its first line has none by semicolons or tabs.
 
 Rows are numbered as a text editor or a spreadsheet shows them: the first row of a CSV after its
 header is row 2, the first line of a JSON Lines file row 1, the first row of a Parquet file row 1.
@@ -13,6 +15,8 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +27,26 @@ __all__ = ["Row", "read_rows"]
 
 _MAX_CELL = 1 << 17  # characters
 _MAX_BYTES = 1 << 31
+_DELIMITERS = ",;\t"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_UTF8 = "not UTF-8 text; save the table as UTF-8"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: cells by column, and what is wrong with it."""
+    """One row: cells by column, and what is wrong with it.
+
+    Attributes:
+        number: of the row.
+        cells: by column.
+        problems: what is wrong with it.
+        others: columns in which it has neither text nor a number nor a time.
+    """
 
     number: int
     cells: Mapping[str, str]
     problems: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -42,7 +55,7 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         DataError: it cannot be read as a table at all.
     """
-    readers = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+    readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise DataError(f"{path} is not a table: it must end in {', '.join(readers)}.")
@@ -64,7 +77,11 @@ def _text(path: Path) -> str:
 
 
 def _csv(path: Path) -> list[Row]:
-    lines = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    file = io.StringIO(_text(path), newline="")
+    first = file.readline()
+    file.seek(0)
+    delimiter = next((mark for mark in _DELIMITERS if mark in first), ",")
+    lines = csv.reader(file, delimiter=delimiter, strict=True)
     rows: list[Row] = []
     header: list[str] = []
     before = csv.field_size_limit(_MAX_CELL)
@@ -127,25 +144,27 @@ def _parquet(path: Path) -> list[Row]:
             "table as CSV."
         ) from None
     try:
-        rows = parquet.read_table(path).to_pylist()
+        with parquet.ParquetFile(path) as file:
+            # a part at a time: what is left out, such as embeddings, is never held for all rows
+            rows = (row for part in file.iter_batches() for row in part.to_pylist())
+            return [_typed(number, row) for number, row in enumerate(rows, 1)]
     except arrow.ArrowException as error:
         raise DataError(f"{path} is not a Parquet file: {error}.") from None
-    return [_typed(number, row) for number, row in enumerate(rows, 1)]
 
 
 def _typed(number: int, row: Mapping[str, Any]) -> Row:
     """A row of values as text; nothing and NaN are empty."""
-    cells, problems = {}, []
+    cells, problems, others = {}, [], []
     for column, value in row.items():
         if value is None or (isinstance(value, float) and math.isnan(value)):
             cells[column] = ""
         elif isinstance(value, str) and _broken(value):
             problems.append(_NOT_UTF8)
-        elif isinstance(value, str | int | float):
+        elif isinstance(value, str | int | float | Decimal | date | time):
             cells[column] = str(value)
         else:
-            problems.append(f"{column} holds neither text nor a number")
-    return Row(number, cells, tuple(problems))
+            others.append(column)
+    return Row(number, cells, tuple(problems), tuple(others))
 
 
 def _broken(text: str) -> bool:

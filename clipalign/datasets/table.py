@@ -1,4 +1,4 @@
-"""Dataset `table`: a CSV, JSON Lines or Parquet file that names images and their labels."""
+"""Dataset `table`: a CSV, TSV, JSON Lines or Parquet file that names images and their labels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from clipalign.errors import DataError
 from clipalign.files import canonical_json, sha256_bytes, sha256_file
 from clipalign.option_flags import dataset_option
 
-__all__ = ["Table"]
+__all__ = ["Table", "left_out_note"]
 
 _IMAGE_COLUMNS = ("image", "file_name", "path")
 _SHOWN = 20
@@ -40,8 +40,8 @@ class Table:
     """Labelled images as rows of a table.
 
     Columns: `image` (or `file_name`, or `path`), and where there are, `label`, `split`, `group` and
-    `attack_text`; all others are kept as attributes. Other names are given as options. Files
-    are found from the table's folder, or from `root`, and lie below it. Without a column `split`
+    `attack_text`; all others are kept as attributes, but for those that hold neither text nor
+    numbers nor times in any row (`left_out`). Other names are given as options. Files are found from the table's folder, or from `root`, and lie below it. Without a column `split`
     all rows are the split `train`; "val" is read as validation. With `wrong_rows=quarantine` rows
     that are wrong are passed over and counted (`skipped`); else they are an error.
 
@@ -61,7 +61,7 @@ class Table:
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
-        path: Path = Field(description="The table: .csv, .jsonl or .parquet.")
+        path: Path = Field(description="The table: .csv, .tsv, .jsonl or .parquet.")
         root: Path | None = Field(
             None, description="Folder that image paths start from; null for the table's."
         )
@@ -97,7 +97,7 @@ class Table:
         self.root = self.options.root or self.path.parent
         reader = _Reader(self.options, self.root)
         self._examples = reader.examples(read_rows(self.path))
-        self._skipped = reader.skipped
+        self._skipped, self.left_out = reader.skipped, reader.left_out
         labels = {e.label for split in self._examples.values() for e in split}
         self.classnames: Sequence[str] = tuple(sorted(label for label in labels if label))
         reading = self.options.model_dump(mode="json", exclude={"path", "root", "licence"})
@@ -145,6 +145,7 @@ class _Reader:
         self._problems: list[_Problem] = []
         self._seen: dict[str, int] = {}
         self.skipped: dict[str, list[tuple[str, str]]] = {}
+        self.left_out: tuple[str, ...] = ()
         self.files: list[tuple[str, int, int]] = []
         """Source, bytes, and when it was last changed, in ns."""
 
@@ -162,7 +163,7 @@ class _Reader:
         rows = [row for row in rows if not row.problems]
         if not rows:
             raise self._error()
-        columns = list(dict.fromkeys(column for row in rows for column in row.cells))
+        columns = self._columns(rows)
         image_column = self._image_column(columns)
         label_column = self._label_column(columns)
         found: dict[str, list[Example]] = {}
@@ -186,6 +187,14 @@ class _Reader:
             self.skipped.setdefault(split, []).append((where, reason))
         return splits
 
+    def _columns(self, rows: Sequence[Row]) -> list[str]:
+        """The columns that hold text in some row, or nothing but empty cells."""
+        columns = list(dict.fromkeys(column for row in rows for column in row.cells))
+        if others := {column for row in rows for column in row.others}:
+            said = {column for row in rows for column, cell in row.cells.items() if cell}
+            self.left_out = tuple(sorted(others - said))
+        return [column for column in columns if column not in self.left_out]
+
     def _wrong(self, number: int, image: str, problems: Sequence[str], split: str = "") -> None:
         self._problems += [_Problem(number, words, image, split) for words in problems]
 
@@ -194,9 +203,8 @@ class _Reader:
         problems = [f"row {p.number}: {p.words}" for p in sorted(self._problems)]
         more = len(problems) - _SHOWN
         lines = problems[:_SHOWN] + ([f"and {more} more"] if more > 0 else [])
-        return DataError(
-            f"{self._options.path}: {len(problems)} problems:\n  " + "\n  ".join(lines)
-        )
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        return DataError(f"{self._options.path}: {count}:\n  " + "\n  ".join(lines))
 
     def _image_column(self, columns: Sequence[str]) -> str:
         asked = self._options.image_column
@@ -206,7 +214,7 @@ class _Reader:
         wanted = repr(asked) if asked is not None else " or ".join(map(repr, _IMAGE_COLUMNS))
         raise DataError(
             f"{self._options.path} has no column {wanted} of images; it has "
-            f"{', '.join(columns)}. Name the column with "
+            f"{', '.join(columns)}.{left_out_note(self.left_out)} Name the column with "
             f"{dataset_option('image_column=COLUMN')}."
         )
 
@@ -224,7 +232,9 @@ class _Reader:
     def _example(
         self, row: Row, image_column: str, label_column: str | None, columns: Sequence[str]
     ) -> tuple[Example | None, str]:
-        cells, options, problems = dict(row.cells), self._options, []
+        cells, options = dict(row.cells), self._options
+        wrong = [column for column in row.others if column not in self.left_out]
+        problems = [f"{column} holds neither text nor a number" for column in wrong]
         source = cells.pop(image_column, "").strip()
         problem = self._file_problem(source, row.number)
         problems += [problem] if problem else []
@@ -298,3 +308,16 @@ class _Reader:
         if folder not in self._inside:
             self._inside[folder] = os.path.commonpath([folder, self._real]) == self._real
         return self._inside[folder]
+
+
+def left_out_note(columns: Sequence[str]) -> str:
+    """A sentence on columns that were left out, for the end of an error; "" where there are none.
+
+    Files with images inside, as the library `datasets` writes them, are another dataset.
+    """
+    if not columns:
+        return ""
+    return (
+        f" Left out, as they hold neither text nor numbers: {', '.join(columns)} (a Parquet file "
+        "that holds the images themselves is read as huggingface:PATH)."
+    )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import datetime
+from decimal import Decimal
 
 import pytest
 from PIL import Image
 
 from clipalign.datasets.base import Dataset
+from clipalign.datasets.locate import load_dataset
 from clipalign.datasets.table import Table
 from clipalign.errors import DataError
 
@@ -79,6 +82,39 @@ def test_parquet_reads_like_csv(photos):
     assert [e.attributes["age"] for e in data.examples("train")] == ["3", ""]
     with pytest.raises(DataError, match="is not a Parquet file"):
         Table(path=table(photos, "image,label\n", "bad.parquet"))
+
+
+@pytest.mark.parametrize(("mark", "name"), [(";", "x.csv"), ("\t", "x.csv"), ("\t", "x.tsv")])
+def test_cells_may_be_parted_by_semicolons_or_tabs(photos, mark, name):
+    lines = ["image,label,note", 'a.png,cat,"one, two"', "b.png,dog,x"]
+    text = "\r\n".join(lines).replace(",", mark).replace(f"one{mark} two", "one, two")
+    data = load_dataset(table(photos, text, name), {})
+    assert [(e.label, e.attributes["note"]) for e in data.examples("train")] == [
+        ("cat", "one, two"),
+        ("dog", "x"),
+    ]
+
+
+def test_columns_that_are_neither_text_nor_numbers_are_left_out(photos):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = {
+        "image": arrow.array(["a.png", "b.png"], arrow.large_string()),
+        "label": arrow.array(["cat", "dog"]).dictionary_encode(),
+        "boxes": arrow.array([[1, 2], None]),
+        "raw": arrow.array([b"x", b"y"]),
+        "when": arrow.array([datetime(2020, 1, 2, 3, 4, 5), None]),
+        "price": arrow.array([Decimal("1.50"), Decimal("2.00")]),
+    }
+    parquet.write_table(arrow.table(columns), photos / "index.parquet")
+    data = Table(path=photos / "index.parquet")
+    assert [e.label for e in data.examples("train")] == ["cat", "dog"]
+    assert data.examples("train")[0].attributes == {"when": "2020-01-02 03:04:05", "price": "1.50"}
+    assert data.left_out == ("boxes", "raw")
+    rows = [{"image": {"bytes": "x"}, "label": "cat"}, {"image": None, "label": "dog"}]
+    path = table(photos, "\n".join(map(json.dumps, rows)), "index.jsonl")
+    with pytest.raises(DataError, match=r"it has label\. Left out.*: image .*huggingface:PATH"):
+        Table(path=path)
 
 
 @pytest.mark.parametrize("asked", [{}, {"label_column": None}])
@@ -187,7 +223,7 @@ def test_an_endless_json_line_and_a_deep_one_are_refused(photos):
 def test_missing_and_unknown_files(tmp_path):
     with pytest.raises(DataError, match=r"The table .*x\.csv cannot be read: No such file"):
         Table(path=tmp_path / "x.csv")
-    with pytest.raises(DataError, match=r"must end in \.csv, \.jsonl, \.parquet"):
+    with pytest.raises(DataError, match=r"must end in \.csv, \.tsv, \.jsonl, \.parquet"):
         Table(path=tmp_path / "x.xls")
 
 

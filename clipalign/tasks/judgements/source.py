@@ -10,6 +10,7 @@ from PIL import Image
 
 from clipalign.datasets.base import Dataset, Example
 from clipalign.datasets.images import UnreadableImage
+from clipalign.datasets.table import left_out_note
 from clipalign.errors import DataError
 from clipalign.files import canonical_json, sha256_bytes
 from clipalign.tasks.judgements.reading import Columns, Judgement, judgement
@@ -143,8 +144,9 @@ def _attributes(dataset: Dataset, split: str) -> set[str]:
 
 def _no_columns(dataset: Dataset, columns: Columns, found: set[str]) -> str:
     has = f"it has {', '.join(sorted(found))}" if found else "it has no columns"
+    left_out = left_out_note(getattr(dataset, "left_out", ()))
     return (
-        f"The dataset {dataset.name!r} says nothing of preferences: {has}. The task takes rows of "
+        f"The dataset {dataset.name!r} says nothing of preferences: {has}.{left_out} The task takes rows of "
         f"image, {columns.chosen}, {columns.rejected}, or of image, {columns.text}, "
         f"{columns.desirable}, such as --data my.csv. Columns of other names are given as "
         f"chosen_column, rejected_column, text_column and desirable_column."

@@ -252,10 +252,7 @@ def _evaluate(
     from clipalign.reports.tables import summary_table
 
     results = evaluate_run(run, device=device, only_missing=only_missing, reporter=out)
-    if not results and only_missing:
-        return []
     if not results:
-        out.note("No suite belongs to this task; clipalign eval RUN --suite … measures the run.")
         return []
     out.say("\n" + summary_table(results, width=terminal_width()))
     return [r.model_dump(mode="json") for r in results]

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from clipalign.datasets.base import Dataset
-from clipalign.datasets.locate import locate_dataset
+from clipalign.datasets.locate import load_dataset, locate_dataset, place_of
 from clipalign.errors import DataError, PluginError, RunError, UsageError, near_matches
 from clipalign.evals.base import EvalContext, Outcome, Suite
 from clipalign.evals.card import refresh_card
@@ -182,10 +182,11 @@ def evaluate_run(
         run: its directory.
         device: see `evaluate`.
         only_missing: see `evaluate`.
-        reporter: see `evaluate`.
+        reporter: see `evaluate`; also told why nothing is measured.
 
     Returns:
-        The results, which are also in RUN/results; none where the task has no suite.
+        The results, which are also in RUN/results; none where the task has no suite, or where the
+        images that the run's preference set was made of are not here.
 
     Raises:
         RunError: it is not a finished run.
@@ -193,12 +194,20 @@ def evaluate_run(
     _, config = RunDirectory.open(Path(run))
     facts = registry("tasks").entry(config.task).metadata
     suite = str(facts.get("suite", config.task))
+    say: Reporter = reporter or Silent()
     if suite not in registry("suites").names():
+        say.note(f"No suite belongs to this task; clipalign eval {run} --suite … measures the run.")
         return []
     dataset, options = config.dataset, config.dataset_options
     if config.data is not None and config.data.is_dir():
         manifest = PreferenceSet.open(config.data).manifest
         dataset, options = manifest.dataset, manifest.dataset_options
+        if missing := _missing(dataset, options):
+            say.note(
+                f"Not measured: the images that {config.data} was made of are not here. {missing} "
+                f"Measure the run with: clipalign eval {run} --suite {suite} --dataset PATH"
+            )
+            return []
     return evaluate(
         run,
         suites=[suite],
@@ -208,8 +217,20 @@ def evaluate_run(
         device=device,
         retention=True,
         only_missing=only_missing,
-        reporter=reporter,
+        reporter=say,
     )
+
+
+def _missing(dataset: str, options: Mapping[str, Any]) -> str | None:
+    """Why images that lie in no place of this disk cannot be had, as a set may have been moved."""
+    place = place_of(dataset, options)
+    if place is None or Path(place).exists():
+        return None
+    try:
+        load_dataset(dataset, options)
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def _trained_on(run: Path, result: SuiteResult) -> str | None:

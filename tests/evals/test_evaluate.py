@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +17,7 @@ from clipalign.evals.evaluate import default_splits, evaluate, evaluate_run, res
 from clipalign.evals.results import read_result, read_rows
 from clipalign.models.export import export_model
 from clipalign.models.load import load_model
+from clipalign.tasks.prepare import prepare
 
 FAST = {"typographic": {"resamples": 100, "styles": ["note"]}}
 
@@ -130,6 +133,21 @@ def test_a_task_brings_its_suite_and_its_data(run, monkeypatch):
     (run / "config.yaml").write_text("task: concept\n")  # has no suite of its own
     assert evaluate_run(run) == []
     assert len(asked) == 1
+
+
+def test_a_set_that_was_moved_without_its_photographs_is_trained_on_and_not_measured(
+    run, tmp_path, notes
+):
+    photos = tmp_path / "photos"
+    for name, colour in (("apple", "red"), ("dog", "black")):
+        (photos / name).mkdir(parents=True)
+        Image.new("RGB", (64, 64), colour).save(photos / name / "0.png")
+    prepare("typographic", photos, tmp_path / "prefs")
+    shutil.rmtree(photos)
+    (run / "config.yaml").write_text(f"data: {tmp_path / 'prefs'}\n")
+    assert evaluate_run(run, reporter=notes) == []
+    assert f"There is no folder {photos}." in notes.lines[-1]
+    assert f"clipalign eval {run} --suite typographic --dataset PATH" in notes.lines[-1]
 
 
 def test_the_splits_that_test_come_first(shapes):

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from clipalign.errors import RunError
 from clipalign.files import storage_errors
 
-__all__ = ["staged"]
+__all__ = ["staged", "take_place"]
 
 
 @contextlib.contextmanager
@@ -53,15 +53,19 @@ def staged(target: Path, *, replace: bool) -> Iterator[Path]:
             if replace and target.is_dir():
                 _replace(folder, target, _with(stem, ".old"))
             else:
-                _take_place(folder, target)
+                take_place(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         lock.release()
         _with(stem, ".lock").unlink(missing_ok=True)
 
 
-def _take_place(folder: Path, target: Path) -> None:
-    """Rename `folder` to `target`, which is missing or empty."""
+def take_place(folder: Path, target: Path) -> None:
+    """Rename `folder` to `target`, which is missing or empty.
+
+    Raises:
+        RunError: it is not.
+    """
     try:
         os.rename(folder, target)
     except OSError as error:
@@ -77,7 +81,7 @@ def _replace(folder: Path, target: Path, old: Path) -> None:
     with contextlib.suppress(FileNotFoundError):  # another process is replacing it, too
         os.rename(target, old)
     try:
-        _take_place(folder, target)
+        take_place(folder, target)
     except OSError:
         with contextlib.suppress(OSError):
             os.rename(old, target)

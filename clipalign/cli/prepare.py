@@ -40,8 +40,8 @@ def prepare(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Labelled images: a folder, a table (.csv, .tsv, .jsonl, .parquet), tar shards, a name "
-            "or NAME:PATH; left out, the task's own.",
+            help="Labelled images: a folder, a table (.csv, .tsv, .jsonl, .parquet), tar shards, a "
+            "name or NAME:PATH; left out, the task's own.",
             autocompletion=complete("datasets"),
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""Read the rows of a CSV, TSV, JSON Lines or Parquet file as text cells, with what is wrong of each.
+"""Read the rows of a CSV, JSON Lines or Parquet file as text cells, with what is wrong of each.
 
 The cells of a CSV are parted by commas, or where its first line has none by semicolons or tabs.
 

@@ -41,9 +41,10 @@ class Table:
 
     Columns: `image` (or `file_name`, or `path`), and where there are, `label`, `split`, `group` and
     `attack_text`; all others are kept as attributes, but for those that hold neither text nor
-    numbers nor times in any row (`left_out`). Other names are given as options. Files are found from the table's folder, or from `root`, and lie below it. Without a column `split`
-    all rows are the split `train`; "val" is read as validation. With `wrong_rows=quarantine` rows
-    that are wrong are passed over and counted (`skipped`); else they are an error.
+    numbers nor times in any row (`left_out`). Other names are given as options. Files are found
+    from the table's folder, or from `root`, and lie below it. Without a column `split` all rows are
+    the split `train`; "val" is read as validation. With `wrong_rows=quarantine` rows that are wrong
+    are passed over and counted (`skipped`); else they are an error.
 
     `fingerprint` covers the table's bytes, the names and sizes in bytes of the images, and the
     options that change how the table is read; `cache_key` also when each image was last changed.

@@ -1,9 +1,10 @@
 """Task `preferences`: your own judgements of your own images, in any words.
 
-A table (CSV, TSV, JSON Lines, Parquet) of `image, chosen, rejected`, or of `image, text, desirable`; an
-image may be judged many times. There is no list of classes: an image chooses among its row's own
-two texts, those of its batch, or a list that is given. Columns `reward_chosen, reward_rejected` may
-say what the two are worth, in numbers, where a text that nobody judged is worth 0.
+A table (CSV, TSV, JSON Lines, Parquet) of `image, chosen, rejected`, or of `image, text,
+desirable`; an image may be judged many times. There is no list of classes: an image chooses among
+its row's own two texts, those of its batch, or a list that is given. Columns `reward_chosen,
+reward_rejected` may say what the two are worth, in numbers, where a text that nobody judged is
+worth 0.
 """
 
 from __future__ import annotations

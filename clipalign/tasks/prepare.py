@@ -149,8 +149,7 @@ def prepare_part(
     target = Path(os.path.realpath(output))
     parts = Shards(target, shard, plan.sha256)
     with parts.held(say):
-        whole = not parts.folder.is_dir()
-        if whole and _equal_set(target, plan, cached=False, overwrite=overwrite):
+        if _equal_set(target, plan, cached=False, overwrite=overwrite):
             say.note(f"Using the preference set in {target}.")
             return []
         parts.begin(plan.splits)

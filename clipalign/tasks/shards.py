@@ -31,6 +31,8 @@ from clipalign.files import (
     write_sums,
 )
 from clipalign.progress import Reporter
+from clipalign.staging import take_place
+from clipalign.tasks.manifest import MANIFEST
 from clipalign.tasks.working import LOOSE
 
 __all__ = ["Shard", "Shards", "parse_shard", "shard_of_environment"]
@@ -144,14 +146,19 @@ class Shards:
 
     @property
     def done(self) -> bool:
-        """Whether this part is complete."""
-        return self._part(SUMS, None).is_file()
+        """Whether this part is complete, or even the whole set."""
+        return self._whole or self._part(SUMS, None).is_file()
 
     def finish(self, counts: Mapping[str, Mapping[str, int]]) -> None:
         """Mark this part as complete: images and rows by split."""
         path = self._part(_COUNTS, None)
         atomic_write_bytes(path, canonical_json(counts))
         write_sums(path.parent, [file.name for file in path.parent.glob("*.json*")])
+
+    @property
+    def _whole(self) -> bool:
+        """Whether the set is made and only its parts' tables are left to remove."""
+        return (self.folder / MANIFEST).is_file()
 
     def missing(self) -> list[int]:
         """Parts that are not complete yet."""
@@ -187,18 +194,28 @@ class Shards:
 
         Returns:
             Whether the set stands.
+
+        Raises:
+            RunError: something else stands in its place, and is not to be replaced.
         """
-        with FileLock(self.folder.with_suffix(".lock")):
-            if not self.folder.is_dir():  # another part did it
-                return True
+        path = self.folder.with_suffix(".lock")
+        with FileLock(path):
+            stands = self._settle(complete, replace)
+        if stands:
+            path.unlink(missing_ok=True)
+        return stands
+
+    def _settle(self, complete: Callable[[], Any], replace: bool) -> bool:
+        if not self.folder.is_dir():  # another part did it
+            return True
+        if not self._whole:
             if self.missing():
                 return False
             self._check()
-            complete()
-            with storage_errors(self.target):
-                shutil.rmtree(self.folder / _PARTS)
-                if replace and self.target.is_dir():
-                    shutil.rmtree(self.target)
-                os.rename(self.folder, self.target)
-        self.folder.with_suffix(".lock").unlink(missing_ok=True)
+        complete()
+        with storage_errors(self.target):
+            shutil.rmtree(self.folder / _PARTS)
+            if replace and self.target.is_dir():
+                shutil.rmtree(self.target)
+            take_place(self.folder, self.target)
         return True

@@ -14,7 +14,7 @@ from clipalign.errors import DataError, RunError, UsageError
 from clipalign.files import sha256_file
 from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.tasks.prepare import prepare, prepare_part
-from clipalign.tasks.shards import Shard, parse_shard, shard_of_environment
+from clipalign.tasks.shards import Shard, Shards, parse_shard, shard_of_environment
 
 PARTS = 3
 
@@ -132,7 +132,7 @@ def test_parts_make_the_tar_shards_of_one_process(pictures, packed, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["prefs"], "nothing is left behind"
 
 
-@pytest.mark.parametrize("at", ["clipalign.tasks.writing._preview", "shutil.rmtree"])
+@pytest.mark.parametrize("at", ["_preview", "rmtree", "take_place"])
 def test_a_join_that_was_broken_off_is_made_again(pictures, packed, tmp_path, monkeypatch, at):
     output = tmp_path / "prefs"
     prepare_part("0/2", "typographic", pictures, output, **TARS)
@@ -141,7 +141,8 @@ def test_a_join_that_was_broken_off_is_made_again(pictures, packed, tmp_path, mo
         def killed(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(at, killed)
+        where = {"_preview": "clipalign.tasks.writing._preview", "rmtree": "shutil.rmtree"}
+        patch.setattr(where.get(at, f"clipalign.tasks.shards.{at}"), killed)
         with pytest.raises(KeyboardInterrupt):
             prepare_part("1/2", "typographic", pictures, output, **TARS)
     assert not output.exists()
@@ -157,6 +158,40 @@ def test_another_set_is_not_replaced_unasked(pictures, whole, tmp_path):
     for i in range(2):
         prepare_part(f"{i}/2", "typographic", pictures, output, seed=1, overwrite=True)
     assert PreferenceSet.open(output).manifest.seed == 1
+
+
+def test_two_sets_that_grow_beside_one_place_do_not_meet(pictures, whole, tmp_path):
+    output = tmp_path / "prefs"
+    other = {"seed": 1, "overwrite": False}
+    prepare_part("0/2", "typographic", pictures, output, **other)
+    for i in range(2):
+        prepare_part(f"{i}/2", "typographic", pictures, output)
+    with pytest.raises(RunError, match="another preference set"):
+        prepare_part("1/2", "typographic", pictures, output, **other)
+    assert files(output) == files(whole)
+    assert prepare_part("1/2", "typographic", pictures, output, seed=1, overwrite=True) == []
+    assert PreferenceSet.open(output).manifest.seed == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["prefs"]
+
+
+def test_a_place_that_is_filled_while_the_last_part_is_made_is_left_alone(
+    pictures, tmp_path, monkeypatch
+):
+    output = tmp_path / "prefs"
+    finish = Shards.finish
+
+    def filled(self, counts):
+        finish(self, counts)
+        output.mkdir()
+        (output / "mine.txt").write_text("mine")
+
+    monkeypatch.setattr(Shards, "finish", filled)
+    with pytest.raises(RunError, match="was filled by another process"):
+        prepare_part("0/1", "typographic", pictures, output)
+    assert [p.name for p in output.iterdir()] == ["mine.txt"]
+    shutil.rmtree(output)
+    monkeypatch.setattr("clipalign.tasks.prepare.write_part", None)  # nothing is made again
+    assert prepare_part("0/1", "typographic", pictures, output) == []
 
 
 def test_a_split_without_a_usable_image_is_an_error_of_whoever_finishes(tmp_path):

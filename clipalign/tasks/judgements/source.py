@@ -146,8 +146,8 @@ def _no_columns(dataset: Dataset, columns: Columns, found: set[str]) -> str:
     has = f"it has {', '.join(sorted(found))}" if found else "it has no columns"
     left_out = left_out_note(getattr(dataset, "left_out", ()))
     return (
-        f"The dataset {dataset.name!r} says nothing of preferences: {has}.{left_out} The task takes rows of "
-        f"image, {columns.chosen}, {columns.rejected}, or of image, {columns.text}, "
+        f"The dataset {dataset.name!r} says nothing of preferences: {has}.{left_out} The task "
+        f"takes rows of image, {columns.chosen}, {columns.rejected}, or of image, {columns.text}, "
         f"{columns.desirable}, such as --data my.csv. Columns of other names are given as "
         f"chosen_column, rejected_column, text_column and desirable_column."
     )

@@ -264,6 +264,10 @@ def test_scam_is_read_from_a_copy_of_the_hub(tmp_path):
     ]
     assert data.examples("test-clean")[0].attributes == {}
     assert data.image(data.examples("test-synthetic")[0]).size == (24, 20)
+    rows["image"] = [Image.new("RGB", (24, 20), "red")] * 3
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "other")
+    other = load_dataset(f"scam:{tmp_path / 'other'}", {})
+    assert other.fingerprint != data.fingerprint, "other images are other data"
 
 
 def test_a_table_that_you_write_serves_vl_bias(tmp_path):

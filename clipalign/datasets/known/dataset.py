@@ -62,12 +62,17 @@ class KnownDataset:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """sha256 of the catalogue, and of names, labels and sizes in bytes of all images."""
+        """sha256 of the catalogue, and of names, labels and sizes in bytes of all images.
+
+        Of images that lie in tables, that of the tables.
+        """
         images = [
             [split, [[e.key, e.label, size] for e, size, _ in self._split(split).images]]
             for split in self.splits()
         ]
-        content = [self.name, sha256_file(CATALOGUE), self.templates, images]
+        content: list[Any] = [self.name, sha256_file(CATALOGUE), self.templates, images]
+        if any(self._part(split).huggingface for split in self.splits()):
+            content.append(self._hub.fingerprint)
         return sha256_bytes(canonical_json(content))
 
     @functools.cached_property

@@ -42,9 +42,10 @@ class Table:
     Columns: `image` (or `file_name`, or `path`), and where there are, `label`, `split`, `group` and
     `attack_text`; all others are kept as attributes, but for those that hold neither text nor
     numbers nor times in any row (`left_out`). Other names are given as options. Files are found
-    from the table's folder, or from `root`, and lie below it. Without a column `split` all rows are
-    the split `train`; "val" is read as validation. With `wrong_rows=quarantine` rows that are wrong
-    are passed over and counted (`skipped`); else they are an error.
+    from the table's folder, or from `root`, and lie below it; an absolute path may lead there, too.
+    Without a column `split` all rows are the split `train`; "val" is read as validation. With
+    `wrong_rows=quarantine` rows that are wrong are passed over and counted (`skipped`); else they
+    are an error.
 
     `fingerprint` covers the table's bytes, the names and sizes in bytes of the images, and the
     options that change how the table is read; `cache_key` also when each image was last changed.
@@ -141,6 +142,8 @@ class _Reader:
     def __init__(self, options: Table.Options, root: Path) -> None:
         self._options, self._root = options, root
         self._real = os.path.realpath(root)
+        self._roots = [os.path.join(path, "") for path in (os.path.abspath(root), self._real)]
+        self._lost = False  # whether an image was not found
         self._folders: dict[str, str] = {}
         self._inside: dict[str, bool] = {}
         self._problems: list[_Problem] = []
@@ -204,6 +207,11 @@ class _Reader:
         problems = [f"row {p.number}: {p.words}" for p in sorted(self._problems)]
         more = len(problems) - _SHOWN
         lines = problems[:_SHOWN] + ([f"and {more} more"] if more > 0 else [])
+        if self._lost:
+            lines.append(
+                f"Paths of images start from {self._root}; another folder is given with "
+                f"{dataset_option('root=FOLDER')}."
+            )
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         return DataError(f"{self._options.path}: {count}:\n  " + "\n  ".join(lines))
 
@@ -236,7 +244,7 @@ class _Reader:
         cells, options = dict(row.cells), self._options
         wrong = [column for column in row.others if column not in self.left_out]
         problems = [f"{column} holds neither text nor a number" for column in wrong]
-        source = cells.pop(image_column, "").strip()
+        source = self._from_root(cells.pop(image_column, "").strip())
         problem = self._file_problem(source, row.number)
         problems += [problem] if problem else []
         label = None
@@ -267,17 +275,25 @@ class _Reader:
             "attack_text" if c == options.attack_column else c for c in columns if c not in used
         ]
 
+    def _from_root(self, source: str) -> str:
+        """An absolute path that leads below the root, as a path from there; others as they are."""
+        root = next((root for root in self._roots if source.startswith(root)), "")
+        return source.removeprefix(root)
+
     def _file_problem(self, source: str, number: int) -> str | None:
         if not source:
             return "there is no image"
         if "\0" in source:
             return "the image's path has a zero byte"
         if posixpath.isabs(source) or ntpath.splitdrive(source)[0]:
-            return f"{source!a} is an absolute path; paths start from {self._root}"
+            self._lost = True
+            return f"{source!a} is an absolute path that lies outside of {self._root}"
         real, found = self._real_file(os.path.join(self._real, source))
         if not self._is_inside(os.path.dirname(real)):
+            self._lost = True
             return f"{source!a} lies outside of {self._root}"
         if found is None:
+            self._lost = True
             return f"there is no file {source!a} in {self._root}"
         if real in self._seen:
             if self._options.repeats:

@@ -108,12 +108,27 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 yield handle
                 handle.flush()
                 os.fsync(handle.fileno())
-            os.replace(temporary, target)
+            _put(temporary, target)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
         _sync_directory(target.parent)
+
+
+def _put(temporary: Path, target: Path) -> None:
+    """Rename what is written to its place.
+
+    Raises:
+        StorageError: somebody removed it, as whoever empties a cache may.
+    """
+    try:
+        os.replace(temporary, target)
+    except FileNotFoundError:
+        raise StorageError(
+            f"Cannot write {target}: it was removed by somebody else while it was written. Run it "
+            "again."
+        ) from None
 
 
 def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,7 +174,8 @@ class _Scan:
         return split
 
     def _read_class(self, folder: os.DirEntry[str], split: _Split) -> None:
-        label = folder.name.replace("_", " ").strip()
+        # a Mac writes é as two characters, and another split of the same class may have one
+        label = unicodedata.normalize("NFC", folder.name.replace("_", " ").strip())
         if problem := label_problem(label):
             raise DataError(f"{self._root}, folder {folder.name!a}: {problem}.")
         for file in self._files(folder.path):

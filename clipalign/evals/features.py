@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import PIL
 import torch
 from PIL import Image
 from torch import Tensor
@@ -113,7 +112,7 @@ def encode_images(
     """
     world = join()
     batch_size = batch_size or (256 if any(m.device.type != "cpu" for m in models) else 64)
-    content = {**images.identity, "probe": _probe(images), "pillow": PIL.__version__}
+    content = {**images.identity, "probe": _probe(images)}
     shape = (len(images.names), images.views)
     paths = [feature_path(model, "images", content) for model in models]
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import PIL
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
@@ -61,6 +62,7 @@ def feature_path(model: LoadedModel, kind: str, content: Any) -> Path:
         "precision": model.precision,
         "device": model.device.type,
         "torch": torch.__version__,
+        "pillow": PIL.__version__,  # which decodes and resizes
         "kind": kind,
         "content": content,
     }

@@ -41,6 +41,11 @@ def test_each_sub_folder_is_a_class(tmp_path):
     assert folder.image(examples[1]).getpixel((0, 0)) == (10, 200, 30)
 
 
+def test_one_name_in_two_spellings_of_unicode_is_one_class(tmp_path):
+    put(tmp_path, "train/caf\u00e9/1.png", "test/cafe\u0301/1.png", "train/bar/1.png")
+    assert Folder(root=tmp_path).classnames == ("bar", "caf\u00e9")
+
+
 def test_folders_of_splits_are_recognised(tmp_path):
     put(tmp_path, "Test/cat/1.png", "Test/dog/1.png", "val/cat/1.png", "train/dog/1.png")
     put(tmp_path, "train/ant/1.png", "notes/readme.txt", ".cache/x/1.png")

@@ -65,6 +65,11 @@ def cache_key(dataset: Dataset) -> str:
     return str(getattr(dataset, "cache_key", dataset.fingerprint))
 
 
+def last_change(dataset: Dataset) -> int:
+    """When a file of a dataset was last changed, in ns since 1970; 0 where it does not say."""
+    return int(getattr(dataset, "changed", 0))
+
+
 def dated(fingerprint: str, changed: Iterable[int]) -> str:
     """A cache key for data in files: sha256 of their fingerprint and when each last changed, in ns.
 

@@ -91,7 +91,8 @@ class Folder:
         files = sorted(scan.files)
         content = [self.templates, [(name, size) for name, size, _ in files]]
         self.fingerprint = sha256_bytes(canonical_json(content))
-        self.cache_key = dated(self.fingerprint, (changed for _, _, changed in files))
+        changed = [changed for _, _, changed in files]
+        self.cache_key, self.changed = dated(self.fingerprint, changed), max(changed)
 
     def splits(self) -> Sequence[str]:
         """The names of the splits: train, validation, test."""

@@ -107,7 +107,8 @@ class Table:
         sizes = [(source, size) for source, size, _ in files]
         content = [sha256_file(self.path), sizes, reading]
         self.fingerprint = sha256_bytes(canonical_json(content))
-        self.cache_key = dated(self.fingerprint, (changed for _, _, changed in files))
+        changed = [changed for _, _, changed in files]
+        self.cache_key, self.changed = dated(self.fingerprint, changed), max(changed)
 
     def splits(self) -> Sequence[str]:
         """The names of the splits: train, validation, test, then others."""

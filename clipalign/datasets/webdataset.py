@@ -95,7 +95,8 @@ class WebDataset:
         self.fingerprint = sha256_bytes(
             canonical_json([digest.hexdigest(), self.classnames, self.templates])
         )
-        self.cache_key = dated(self.fingerprint, (s.stat().st_mtime_ns for s in self.shards))
+        changed = [shard.stat().st_mtime_ns for shard in self.shards]
+        self.cache_key, self.changed = dated(self.fingerprint, changed), max(changed)
 
     def splits(self) -> Sequence[str]:
         """The names of the splits: train, validation, test, then others."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from clipalign.datasets.base import Dataset, Example, cache_key
+from clipalign.datasets.base import Dataset, Example, cache_key, last_change
 from clipalign.files import canonical_json, sha256_bytes
 from clipalign.tasks.base import classnames
 from clipalign.tasks.concepts.balance import spread
@@ -44,6 +44,11 @@ class WithKept:
         """Of all that it is made of; see `clipalign.datasets.base.cache_key`."""
         own: Any = self
         return sha256_bytes(canonical_json([own.fingerprint, *map(cache_key, self.parts)]))
+
+    @property
+    def changed(self) -> int:
+        """When a file of any part was last changed, in ns."""
+        return max(map(last_change, self.parts))
 
     def splits(self) -> Sequence[str]:
         """Those of the dataset."""

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from clipalign.cache import cache_dir
 from clipalign.config import RunConfig
-from clipalign.datasets.base import Dataset
+from clipalign.datasets.base import Dataset, last_change
 from clipalign.datasets.locate import is_table, locate_dataset
 from clipalign.errors import DataError, RunError, UsageError, near_matches
 from clipalign.files import storage_errors
@@ -149,8 +149,7 @@ def prepare_part(
     target = Path(os.path.realpath(output))
     parts = Shards(target, shard, plan.sha256)
     with parts.held(say):
-        if _equal_set(target, plan, cached=False, overwrite=overwrite):
-            say.note(f"Using the preference set in {target}.")
+        if _equal_set(target, plan, say, cached=False, overwrite=overwrite):
             return []
         parts.begin(plan.splits)
         if not parts.done:
@@ -271,8 +270,7 @@ def _made(
     target: Path, plan: Plan, workers: int, say: Reporter, *, cached: bool, overwrite: bool
 ) -> PreferenceSet:
     """The set at `target`, written unless it is there."""
-    if found := _equal_set(target, plan, cached=cached, overwrite=overwrite):
-        say.note(f"Using the preference set in {target}.")
+    if found := _equal_set(target, plan, say, cached=cached, overwrite=overwrite):
         return found
     _warn(plan, say)
     with staged(target, replace=cached or overwrite) as folder:
@@ -285,7 +283,9 @@ def _warn(plan: Plan, say: Reporter) -> None:
         say.note(f"Warning: {note}")
 
 
-def _equal_set(target: Path, plan: Plan, *, cached: bool, overwrite: bool) -> PreferenceSet | None:
+def _equal_set(
+    target: Path, plan: Plan, say: Reporter, *, cached: bool, overwrite: bool
+) -> PreferenceSet | None:
     """The set at `target` where it is the one that is asked for; None where it is to be written.
 
     Raises:
@@ -307,6 +307,12 @@ def _equal_set(target: Path, plan: Plan, *, cached: bool, overwrite: bool) -> Pr
             return None
         raise RunError(f"{error}\nReplace it with --overwrite.") from None
     if found.manifest.recipe_sha256 == plan.sha256:
+        say.note(f"Using the preference set in {target}.")
+        if not cached and last_change(plan.dataset) > (target / MANIFEST).stat().st_mtime_ns:
+            say.note(
+                "Warning: files of its images were changed or copied since it was made, though "
+                "none has another size. If they show something else now, add --overwrite."
+            )
         return found
     made = found.manifest
     raise RunError(

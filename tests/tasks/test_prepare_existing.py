@@ -38,6 +38,22 @@ def test_a_changed_image_makes_another_set(photos, tmp_path):
         prepare("typographic", photos, tmp_path / "out")
 
 
+def test_images_that_changed_and_kept_their_size_are_warned_of(tmp_path, notes):
+    for i, name in enumerate(("ant", "bee")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (50, 50), (i, 0, 0)).save(tmp_path / "photos" / name / "1.bmp")
+    made = prepare("typographic", tmp_path / "photos", tmp_path / "out")
+    prepare("typographic", tmp_path / "photos", tmp_path / "out", reporter=notes)
+    assert notes.lines == [f"Using the preference set in {tmp_path / 'out'}."]
+    later = (tmp_path / "out" / "manifest.yaml").stat().st_mtime_ns + 10**9
+    Image.new("RGB", (50, 50), "red").save(tmp_path / "photos" / "ant" / "1.bmp")
+    os.utime(tmp_path / "photos" / "ant" / "1.bmp", ns=(later, later))
+    prepare("typographic", tmp_path / "photos", tmp_path / "out", reporter=notes)
+    assert "Warning: files of its images were changed" in notes.lines[-1]
+    cached = prepare("typographic", tmp_path / "photos")
+    assert cached.content_sha256 != made.content_sha256
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_is_no_preference_set_is_left_alone(photos, tmp_path, overwrite):
     (tmp_path / "out").mkdir()

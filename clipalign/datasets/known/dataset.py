@@ -78,8 +78,12 @@ class KnownDataset:
     @functools.cached_property
     def cache_key(self) -> str:
         """sha256 of the fingerprint, and of when each image was last changed."""
-        images = (image for split in self.splits() for image in self._split(split).images)
-        return dated(self.fingerprint, (changed for _, _, changed in images))
+        return dated(self.fingerprint, self._changes())
+
+    @property
+    def changed(self) -> int:
+        """When an image was last changed, in ns."""
+        return max(self._changes(), default=0)
 
     def splits(self) -> Sequence[str]:
         """The names of the splits that are on disk."""
@@ -106,6 +110,10 @@ class KnownDataset:
     @functools.cached_property
     def _hub(self) -> HuggingFace:
         return HuggingFace(path=str(self.base), label_column=None)
+
+    def _changes(self) -> Iterator[int]:
+        images = (image for split in self.splits() for image in self._split(split).images)
+        return (changed for _, _, changed in images)
 
     def _find_base(self) -> Path:
         root, known = self.options.root, self.description

@@ -44,10 +44,12 @@ def samples(path: Path) -> Iterator[Sample]:
     The key is the name up to the first dot of its last part. Only headers are read.
 
     Raises:
-        DataError: it is no tar file, is compressed, or was cut short.
+        DataError: it is no tar file, is compressed, or was cut short; or the members of a sample
+            stand apart, so that an image would be taken without its label.
     """
     sample: Sample | None = None
-    seen: set[str] = set()
+    seen: dict[str, frozenset[str]] = {}  # endings by key
+    kinds: dict[frozenset[str], frozenset[str]] = {}  # the same ones, each held once
     for info in _members(path):
         if info.isdir():
             continue
@@ -55,11 +57,17 @@ def samples(path: Path) -> Iterator[Sample]:
         key, ending = match.groups() if match else (info.name, "")
         if sample is None or key != sample.key:
             if sample is not None:
+                endings = frozenset(sample.members)
+                seen.setdefault(sample.key, kinds.setdefault(endings, endings))
                 yield sample
             sample = Sample(key)
             if key in seen:
                 sample.problems.append("its key came before in this shard")
-            seen.add(key)
+        if ending.lower() not in seen.get(key, (ending.lower(),)):
+            raise DataError(
+                f"The shard {path} has {info.name!a} apart from the other files of its sample. "
+                "Files of one sample must stand together: make it again with `tar --sort=name`."
+            )
         problem = _problem(info, ending, sample)
         if problem:
             sample.problems.append(f"{info.name!a}: {problem}")

@@ -156,6 +156,13 @@ def test_a_damaged_shard_is_an_error_and_never_half_a_dataset(tmp_path, damage, 
         WebDataset(path=tmp_path)
 
 
+def test_a_sample_whose_files_stand_apart_is_never_read_without_its_label(tmp_path):
+    images = [(f"./{i}.png", picture()) for i in range(3)]
+    shard(tmp_path / "0.tar", [*images, *((f"./{i}.cls", "ant") for i in range(3))])
+    with pytest.raises(DataError, match=r"'\./0\.cls' apart from.*tar --sort=name"):
+        WebDataset(path=tmp_path)
+
+
 def test_a_shard_that_is_changed_later_is_noticed(tmp_path):
     path = shard(tmp_path / "0.tar", [("0.png", picture())])
     data = WebDataset(path=tmp_path)

@@ -24,6 +24,7 @@ from clipalign.models.spec import OWN_KEY, ModelSpec
 
 __all__ = ["LoadedModel", "usable_device"]
 
+_SHOWN = 100  # characters of a text that is too long
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -163,13 +164,8 @@ class LoadedModel:
             ModelError: a text has more tokens than the text tower takes.
         """
         texts = list(texts)
-        for text in () if truncate else texts:
-            count = self._token_count(text)
-            if count > self.context_length:
-                raise ModelError(
-                    f"This text has {count} tokens, and {self.name} takes {self.context_length}: "
-                    f"{text!r}. Shorten it, or allow texts to be cut (truncate)."
-                )
+        if not truncate:
+            self._check_lengths(texts)
         tokens: Tensor = self.tokenizer(texts, context_length=self.context_length)
         return tokens.to(torch.int64)
 
@@ -308,6 +304,19 @@ class LoadedModel:
                 "open_clip_config.json."
             )
         self.encode_text(["a"])
+
+    def _check_lengths(self, texts: Sequence[str]) -> None:
+        counts = [(self._token_count(text), text) for text in texts]
+        long = [(count, text) for count, text in counts if count > self.context_length]
+        if long:
+            most, text = max(long, key=lambda found: found[0])
+            half = _SHOWN // 2
+            shown = text if len(text) <= _SHOWN else f"{text[:half]}…{text[-half:]}"
+            raise ModelError(
+                f"{self.name} takes {self.context_length} tokens, and {len(long):,} of "
+                f"{len(texts):,} texts have more. Shorten them; the longest has {most:,}: "
+                f"{shown!r}."
+            )
 
     def _token_count(self, text: str) -> int:
         """How many tokens a text has with the marks around it, uncut."""

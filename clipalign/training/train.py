@@ -204,16 +204,20 @@ class _Session:
         self.part = apply_trainable(self.model, self.trainable, seed=config.seed)
         rate_scales(self.part, config.train)
         if isinstance(planned, PreferenceSet):
+            texts, regulariser_texts = planned.candidates, planned.regulariser_candidates
+        else:
+            candidates = planned.candidates
+            texts, regulariser_texts = candidates.preference, candidates.regulariser
+        self.texts = text_features(self.model, texts)
+        self.regulariser_texts = (
+            None if regulariser_texts is None else text_features(self.model, regulariser_texts)
+        )
+        if isinstance(planned, PreferenceSet):
             self.preferences = planned
         else:
             self.preferences = made(planned, config.train.workers, self.say)
             check_feedback(self.preferences, splits, config.method, needs)
         self.world.expect_same("preference set", self.preferences.content_sha256)
-        self.texts = text_features(self.model, self.preferences.candidates)
-        regulariser_texts = self.preferences.regulariser_candidates
-        self.regulariser_texts = (
-            None if regulariser_texts is None else text_features(self.model, regulariser_texts)
-        )
         loader = InputLoader(
             self.part, self.preferences, 2 * config.train.batch_size, config.train.workers,
             config.train.cache_trunk, self.say, self.world,

@@ -104,11 +104,13 @@ def test_bf16_rounds_the_image_tower_and_nothing_else(tiny, pixels_for):
 
 def test_a_text_that_is_too_long_is_named_and_not_cut(tiny):
     model, long = tiny("vit"), "a photo of " + "very " * 20 + "big dog"
-    with pytest.raises(ModelError, match="big dog"):
+    with pytest.raises(ModelError, match=r"16 tokens, and 1 of 2 texts have more.*big dog"):
         model.encode_text(["short", long])
+    with pytest.raises(ModelError, match=r"2 of 2 .* the longest has 602: '(dog )+d?o?…(dog )+'"):
+        model.encode_text([long, "dog " * 600])
     assert model.encode_text([long], truncate=True).shape == (1, model.embed_dim)
     assert model.tokenize(["dog " * 14]).shape == (1, 16)  # 14 and the two marks just fit
-    with pytest.raises(ModelError, match="17 tokens"):
+    with pytest.raises(ModelError, match="longest has 17"):
         model.tokenize(["dog " * 15])
 
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from clipalign.errors import ConfigError, DataError, RunError, UsageError
+from clipalign.errors import ConfigError, DataError, ModelError, RunError, UsageError
 from tests.conftest import Notes
 
 STEPS = 8
@@ -249,6 +249,19 @@ def test_validating_without_a_validation_split_is_refused_before_any_work(
         with pytest.raises(DataError, match=r"needs a split 'validation', .* has train\. Put"):
             clipalign.train(train={"validate_every": 2}, output=tmp_path / "run", **keys)
     assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "cache" / "preferences").exists()
+
+
+def test_a_text_that_the_model_cannot_take_is_refused_before_an_image_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import clipalign
+
+    (tmp_path / "mine.csv").write_text(f"image,chosen,rejected\n1.png,a cat,{'dog ' * 90}\n")
+    (tmp_path / "1.png").write_bytes(b"read by nobody")
+    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(ModelError, match="1 of 2 texts have more"):
+        clipalign.train(task="preferences", data=tmp_path / "mine.csv", output=tmp_path / "run")
     assert not (tmp_path / "cache" / "preferences").exists()
 
 

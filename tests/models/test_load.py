@@ -106,7 +106,7 @@ def test_a_text_that_is_too_long_is_named_and_not_cut(tiny):
     model, long = tiny("vit"), "a photo of " + "very " * 20 + "big dog"
     with pytest.raises(ModelError, match=r"16 tokens, and 1 of 2 texts have more.*big dog"):
         model.encode_text(["short", long])
-    with pytest.raises(ModelError, match=r"2 of 2 .* the longest has 602: '(dog )+d?o?…(dog )+'"):
+    with pytest.raises(ModelError, match=r"2 of 2 .* the longest has 602: '(dog )+do…g (dog )+'"):
         model.encode_text([long, "dog " * 600])
     assert model.encode_text([long], truncate=True).shape == (1, model.embed_dim)
     assert model.tokenize(["dog " * 14]).shape == (1, 16)  # 14 and the two marks just fit

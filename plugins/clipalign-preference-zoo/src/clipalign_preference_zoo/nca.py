@@ -14,7 +14,7 @@ from clipalign import Objective, ObjectiveOptions, PolicyBatch
 class NCAOptions(ObjectiveOptions):
     """Options of `nca`."""
 
-    beta: float = Field(0.5, gt=0, allow_inf_nan=False, description="β, the scale of both rewards.")
+    beta: float = Field(0.2, gt=0, allow_inf_nan=False, description="β, the scale of both rewards.")
 
 
 class NCA(Objective):

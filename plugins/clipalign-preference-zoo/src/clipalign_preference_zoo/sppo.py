@@ -12,7 +12,7 @@ class SPPOOptions(ObjectiveOptions):
     """Options of `sppo`."""
 
     beta: float = Field(
-        0.5,
+        0.05,
         gt=0,
         allow_inf_nan=False,
         description="β; the targets of the two log-ratios are 1/(2β) and −1/(2β) nats.",

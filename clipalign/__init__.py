@@ -19,6 +19,7 @@ from clipalign._version import __version__
 if TYPE_CHECKING:
     from clipalign.build import objective
     from clipalign.comparison.compare import compare
+    from clipalign.datasets.memory import ImageList
     from clipalign.errors import (
         ClipAlignError,
         ConfigError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from clipalign.hookspecs import hookimpl
     from clipalign.models.load import load_model
     from clipalign.objectives.base import Objective, ObjectiveOptions, PolicyBatch
+    from clipalign.plugins import register
     from clipalign.regularisers import Regulariser
     from clipalign.reports.report import report
     from clipalign.tasks.prepare import prepare
@@ -47,6 +49,7 @@ __all__ = [
     "ClipAlignError",
     "ConfigError",
     "DataError",
+    "ImageList",
     "Interrupted",
     "ModelError",
     "Objective",
@@ -68,6 +71,7 @@ __all__ = [
     "load_model",
     "objective",
     "prepare",
+    "register",
     "report",
     "train",
     "transform",
@@ -81,9 +85,11 @@ _HOME = {
     "load_model": "clipalign.models.load",
     "objective": "clipalign.build",
     "prepare": "clipalign.tasks.prepare",
+    "register": "clipalign.plugins",
     "report": "clipalign.reports.report",
     "train": "clipalign.training.train",
     "transform": "clipalign.transforms.transform",
+    "ImageList": "clipalign.datasets.memory",
     "Objective": "clipalign.objectives.base",
     "ObjectiveOptions": "clipalign.objectives.base",
     "PolicyBatch": "clipalign.objectives.base",

@@ -71,6 +71,11 @@ def load_model(
 ) -> LoadedModel:
     """Load a model by its spec.
 
+        clipalign.load_model("ViT-B-32/openai")
+        clipalign.load_model("random:ViT-B-32").rebuilt(module.state_dict())
+
+    The second is how weights that are in memory become a model, as `evaluate` and `export` take it.
+
     Args:
         spec: see clipalign/models/spec.py.
         device: "cpu", "cuda", "cuda:1", …

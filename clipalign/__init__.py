@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from clipalign.evals.evaluate import evaluate
     from clipalign.evals.publish import export
+    from clipalign.evals.retrieve import retrieve
     from clipalign.hookspecs import hookimpl
     from clipalign.models.load import load_model
     from clipalign.objectives.base import Objective, ObjectiveOptions, PolicyBatch
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from clipalign.tasks.prepare import prepare
     from clipalign.trackers import Tracker, TrackerOptions
     from clipalign.training.train import train
-    from clipalign.transforms.transform import transform
+    from clipalign.transforms.transform import scan, transform
 
 __all__ = [
     "ClipAlignError",
@@ -73,6 +74,8 @@ __all__ = [
     "prepare",
     "register",
     "report",
+    "retrieve",
+    "scan",
     "train",
     "transform",
 ]
@@ -87,6 +90,8 @@ _HOME = {
     "prepare": "clipalign.tasks.prepare",
     "register": "clipalign.plugins",
     "report": "clipalign.reports.report",
+    "retrieve": "clipalign.evals.retrieve",
+    "scan": "clipalign.transforms.transform",
     "train": "clipalign.training.train",
     "transform": "clipalign.transforms.transform",
     "ImageList": "clipalign.datasets.memory",

@@ -31,6 +31,7 @@ from clipalign.named_options import problems_in_options
 from clipalign.options import explain
 from clipalign.plain_yaml import parse_yaml, read_yaml_mapping
 from clipalign.plugins import registry
+from clipalign.text import listed
 
 _OWNED = re.compile(r"^(dataset|task|method)\.")
 _TRAINABLE = re.compile(r"image-encoder|head|last:[1-9]\d{0,3}|lora:[1-9]\d{0,3}")
@@ -296,7 +297,7 @@ def load_config(
             value = os.fspath(value)
         if value is not None:
             problems += _assign(tree, key, value, f"--{key.replace('_', '-')}")
-    for override in overrides:
+    for override in listed(overrides):
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
             problems.append(f"--set {override}: must be KEY=VALUE, such as train.epochs=3")

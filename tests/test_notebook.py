@@ -112,21 +112,24 @@ def test_images_in_memory_are_a_dataset(images):
 
 def test_a_notebook_trains_on_its_images_with_its_loss(images, tmp_path, own_cache):
     clipalign.register("objective", "hinge-of-mine", Hinge)
-    prefs = clipalign.prepare("preferences", judged(images), tmp_path / "prefs")
+    prefs = clipalign.prepare("preferences", judged(images), tmp_path / "prefs", splits="train")
     model = clipalign.load_model("emoji-tiny")
     start = clipalign.export(model, tmp_path / "start").model
     steps = {"steps": 2, "batch_size": 4}
     result = clipalign.train(
         method="hinge-of-mine", task="preferences", data=prefs, model=start, trainable="head",
-        train=steps, output=tmp_path / "run",
+        overrides="regulariser_weight=0.5", train=steps, output=tmp_path / "run",
     )  # fmt: skip
     assert result.steps == 2
     assert clipalign.load_model(start).sha256 == model.sha256
     photos = clipalign.ImageList(images, list(TEXTS) * 4)
     (measured,) = clipalign.evaluate(
-        clipalign.load_model(result.run), suites=["retention"], dataset=photos, against=model
-    )
+        clipalign.load_model(result.run), suites="retention", splits="train", dataset=photos,
+        against=model,
+    )  # fmt: skip
     assert measured.metrics["accuracy"].n == 8
+    search = clipalign.retrieve("an apple", model, dataset=photos, k=3)
+    assert [len(found.examples) for found in search.found] == [3]
 
 
 @pytest.mark.parametrize(

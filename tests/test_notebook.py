@@ -151,3 +151,18 @@ def test_a_module_in_place_of_a_model_is_told_how_it_becomes_one(call):
     options = {"t": 0.5} if call == "transform" else {}
     with pytest.raises(ModelError, match=r"this is a Identity.*\.rebuilt\("):
         getattr(clipalign, call)(torch.nn.Identity(), **options)
+
+
+def test_a_model_that_was_changed_in_memory_is_measured_as_it_is(images, own_cache):
+    model, photos = clipalign.load_model("emoji-tiny"), clipalign.ImageList(images, list(TEXTS) * 4)
+
+    def distance():
+        (measured,) = clipalign.evaluate(
+            model, suites="retention", dataset=photos, against="emoji-tiny"
+        )
+        return measured.metrics["kl_to_reference"].value
+
+    assert distance() == 0
+    for parameter in model.clip.visual.parameters():
+        parameter.data.mul_(1.05)
+    assert distance() > 0.001

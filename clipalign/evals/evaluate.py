@@ -306,8 +306,12 @@ def _reference_of(model: ModelSpec) -> str:
 def loaded(
     model: str | Path | LoadedModel, device: str | None, reporter: Reporter | None = None
 ) -> LoadedModel:
-    """A model by its spec, on a device; one that is loaded stays as and where it is."""
+    """A model by its spec, on a device; one that is loaded stays where it is.
+
+    Its weights are hashed anew: features are kept by that hash, and a training loop of one's own
+    changes the weights between two evaluations.
+    """
     if isinstance(model, LoadedModel):
-        return model
+        return model.as_it_is()
     say: Reporter = reporter or Silent()
     return load_model(model, default_device(device), announce=say.note)

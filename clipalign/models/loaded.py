@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -141,7 +142,7 @@ class LoadedModel:
         """Hash of all weights by name, shape, type and bytes, whatever their order in a file.
 
         Computed when first asked for and then kept: it names the weights as loaded, so ask before
-        they change (`apply_trainable` does).
+        they change (`apply_trainable` does), or ask `as_it_is`.
         """
         digest = hashlib.sha256()
         for name, tensor in sorted(self.clip.state_dict().items()):
@@ -149,6 +150,12 @@ class LoadedModel:
             flat = tensor.detach().cpu().contiguous().flatten()
             digest.update(flat.view(torch.uint8).numpy())
         return digest.hexdigest()
+
+    def as_it_is(self) -> LoadedModel:
+        """The same model under the hash of its present weights, whoever may have changed them."""
+        model = copy(self)
+        model.__dict__.pop("sha256", None)
+        return model
 
     def tokenize(self, texts: Sequence[str], *, truncate: bool = False) -> Tensor:
         """Token ids of texts, on the CPU.

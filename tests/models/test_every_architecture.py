@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from copy import copy
 from pathlib import Path
 
 import open_clip
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 
 from clipalign.errors import ModelError
 from clipalign.models.export import export_model
+from clipalign.models.feature_cache import text_features
 from clipalign.models.library import build_clip
 from clipalign.models.load import load_model
 from clipalign.models.trainable import apply_trainable
@@ -195,3 +197,15 @@ def test_weights_of_quickgelu_are_refused_an_architecture_without_it(monkeypatch
     spec = parse_model_spec("convnext_base/laion400m_s13b_b51k")
     with pytest.raises(ModelError, match="trained with QuickGELU"):
         matching_architecture(spec)
+
+
+def test_equal_weights_under_another_activation_have_features_of_their_own(
+    tiny, tmp_path, own_cache
+):
+    """The cache took QuickGELU's features for GELU's, which are the same weights."""
+    model = tiny("quickgelu")
+    other = copy(model.config)
+    other["model_cfg"] = {**model.config["model_cfg"], "quick_gelu": False}
+    gelu = model.rebuilt(model.clip.state_dict(), other)
+    assert gelu.sha256 == model.sha256
+    assert not torch.equal(text_features(model, TEXTS), text_features(gelu, TEXTS))

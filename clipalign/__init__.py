@@ -19,6 +19,7 @@ from clipalign._version import __version__
 if TYPE_CHECKING:
     from clipalign.build import objective
     from clipalign.comparison.compare import compare
+    from clipalign.datasets.memory import ImageList
     from clipalign.errors import (
         ClipAlignError,
         ConfigError,
@@ -33,20 +34,23 @@ if TYPE_CHECKING:
     )
     from clipalign.evals.evaluate import evaluate
     from clipalign.evals.publish import export
+    from clipalign.evals.retrieve import retrieve
     from clipalign.hookspecs import hookimpl
     from clipalign.models.load import load_model
     from clipalign.objectives.base import Objective, ObjectiveOptions, PolicyBatch
+    from clipalign.plugins import register
     from clipalign.regularisers import Regulariser
     from clipalign.reports.report import report
     from clipalign.tasks.prepare import prepare
     from clipalign.trackers import Tracker, TrackerOptions
     from clipalign.training.train import train
-    from clipalign.transforms.transform import transform
+    from clipalign.transforms.transform import scan, transform
 
 __all__ = [
     "ClipAlignError",
     "ConfigError",
     "DataError",
+    "ImageList",
     "Interrupted",
     "ModelError",
     "Objective",
@@ -68,7 +72,10 @@ __all__ = [
     "load_model",
     "objective",
     "prepare",
+    "register",
     "report",
+    "retrieve",
+    "scan",
     "train",
     "transform",
 ]
@@ -81,9 +88,13 @@ _HOME = {
     "load_model": "clipalign.models.load",
     "objective": "clipalign.build",
     "prepare": "clipalign.tasks.prepare",
+    "register": "clipalign.plugins",
     "report": "clipalign.reports.report",
+    "retrieve": "clipalign.evals.retrieve",
+    "scan": "clipalign.transforms.transform",
     "train": "clipalign.training.train",
     "transform": "clipalign.transforms.transform",
+    "ImageList": "clipalign.datasets.memory",
     "Objective": "clipalign.objectives.base",
     "ObjectiveOptions": "clipalign.objectives.base",
     "PolicyBatch": "clipalign.objectives.base",

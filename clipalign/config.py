@@ -7,6 +7,7 @@ line each. YAML is read without tags, aliases or repeated keys.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,9 +31,18 @@ from clipalign.named_options import problems_in_options
 from clipalign.options import explain
 from clipalign.plain_yaml import parse_yaml, read_yaml_mapping
 from clipalign.plugins import registry
+from clipalign.text import listed
 
 _OWNED = re.compile(r"^(dataset|task|method)\.")
 _TRAINABLE = re.compile(r"image-encoder|head|last:[1-9]\d{0,3}|lora:[1-9]\d{0,3}")
+
+_REGISTER = "a name: clipalign.register gives one to a class or a function of yours"
+_IN_MEMORY = {
+    "model": "a model spec: write a model that is in memory with clipalign.export, and name that",
+    "dataset": "a name or a path: prepare what is in memory, data=clipalign.prepare(TASK, DATASET)",
+    **dict.fromkeys(("method", "objective", "task", "regulariser"), _REGISTER),
+}
+"""What a key wants that was given a thing: a run has to be told by its configuration alone."""
 
 
 class _Tree(BaseModel):
@@ -210,6 +220,13 @@ class RunConfig(_Tree):
                 return tree
         return tree
 
+    @field_validator(*_IN_MEMORY, mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str | int | float | list | tuple | Mapping | None):
+            return value
+        raise ValueError(f"must be {_IN_MEMORY[str(info.field_name)]}")
+
     @field_validator("task", "dataset", "method", "regulariser")
     @classmethod
     def _registered(cls, name: str, info: ValidationInfo) -> str:
@@ -267,7 +284,7 @@ def load_config(
             (dataset_options.b), and so for the task and the method.
         check_options: also check the options of the method, task and dataset, which imports them
             (and torch).
-        **flags: values of the command's own flags by key, dots for inner keys; None is skipped.
+        **flags: values by key, dots for inner keys; None is skipped, and what is a path is text.
 
     Raises:
         ConfigError: with one line for each thing that is wrong.
@@ -276,9 +293,11 @@ def load_config(
     method, method_options = tree.get("method"), tree.get("method_options")
     problems = []
     for key, value in flags.items():
+        if isinstance(value, os.PathLike):  # also a preference set
+            value = os.fspath(value)
         if value is not None:
             problems += _assign(tree, key, value, f"--{key.replace('_', '-')}")
-    for override in overrides:
+    for override in listed(overrides):
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
             problems.append(f"--set {override}: must be KEY=VALUE, such as train.epochs=3")

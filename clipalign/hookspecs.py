@@ -17,6 +17,8 @@ The module is imported by every command, `clipalign --help` included, so it impo
 what it registers is a *target*, "package.module:attribute", which is imported when it is used.
 Arguments that an implementation does not need may be left out of its signature.
 
+To try something out, `clipalign.register` names it for one process and needs no package.
+
 There are two kinds of hooks. *Registration* hooks run once, when clipalign first looks something
 up. *Life-cycle* hooks run in the middle of a command; one that raises is reported as a warning
 that names its package, and the run goes on. No hook is called within the arithmetic of a step.

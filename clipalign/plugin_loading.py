@@ -43,6 +43,7 @@ class Entry:
         version: of that distribution.
         origin: "file:line" of the call that registered it.
         metadata: whatever else was handed to `register`.
+        value: the target itself, where this process registered it and no package did.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Entry:
     version: str
     origin: str
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    value: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +194,10 @@ def _manager(plugin: Any, status: PluginStatus) -> pluggy.PluginManager:
 def _register(wanted: list[Entry], kind: str, status: PluginStatus) -> hookspecs.Register:
     def register(name: str, target: str, *, summary: str, **metadata: Any) -> None:
         call = f"register({name!r}, {target!r}) of {kind}"
-        if not (isinstance(name, str) and _NAME.fullmatch(name)):
-            raise PluginError(f"{call}: a name is lower-case letters, digits and any of '._-'.")
+        check_name(call, name)
         if not (isinstance(target, str) and _TARGET.fullmatch(target)):
             raise PluginError(f"{call}: a target is written 'package.module:attribute'.")
-        _check_facts(call, metadata)
+        check_facts(call, metadata)
         line = " ".join("".join(c for c in str(summary) if c.isprintable()).split())
         caller = sys._getframe(1)
         origin = f"{caller.f_code.co_filename}:{caller.f_lineno}"
@@ -218,7 +219,13 @@ _FACTS: Mapping[str, type] = {
 """Metadata that the core reads, and what it must be."""
 
 
-def _check_facts(call: str, metadata: Mapping[str, Any]) -> None:
+def check_name(call: str, name: Any) -> None:
+    """Refuse a name that could not be typed."""
+    if not (isinstance(name, str) and _NAME.fullmatch(name)):
+        raise PluginError(f"{call}: a name is lower-case letters, digits and any of '._-'.")
+
+
+def check_facts(call: str, metadata: Mapping[str, Any]) -> None:
     """Refuse metadata that would only fail where it is read."""
     for key, kind in _FACTS.items():
         value = metadata.get(key)

@@ -16,6 +16,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from clipalign import hookspecs
@@ -26,7 +27,14 @@ from clipalign.errors import (
     UsageError,
     near_matches,
 )
-from clipalign.plugin_loading import Entry, PluginStatus, load_plugins, words
+from clipalign.plugin_loading import (
+    Entry,
+    PluginStatus,
+    check_facts,
+    check_name,
+    load_plugins,
+    words,
+)
 
 __all__ = [
     "Entry",
@@ -38,6 +46,7 @@ __all__ = [
     "kind_of",
     "owner_of",
     "plugin_report",
+    "register",
     "registry",
     "reload_plugins",
 ]
@@ -45,6 +54,9 @@ __all__ = [
 
 _EVERYBODYS = {"clipalign", "torch", "numpy", "PIL", *sys.stdlib_module_names}
 """Packages that are no plugin's, though a target may lie in one."""
+
+_registered: dict[str, dict[str, Entry]] = {}
+"""By kind and name, what `register` was given in this process."""
 
 
 class PluginWarning(UserWarning):
@@ -87,6 +99,8 @@ class Registry:
             PluginError: when the target cannot be imported.
         """
         entry = self.entry(name)
+        if entry.value is not None:
+            return entry.value
         module, _, attribute = entry.target.partition(":")
         try:
             return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
@@ -108,7 +122,55 @@ def registry(kind: str) -> Registry:
     kind = kind_of(kind)
     loaded = load_plugins()
     broken = tuple(sorted({s.package or s.name for s in loaded.report if s.status == "error"}))
-    return Registry(kind, loaded.entries[kind], broken)
+    return Registry(kind, loaded.entries[kind] | _registered.get(kind, {}), broken)
+
+
+def register(kind: str, name: str, target: Any, *, summary: str = "", **metadata: Any) -> None:
+    """Give a class or a function of this process a name, as a package does for its own.
+
+        def margin(batch: clipalign.PolicyBatch, beta: float = 1.0):
+            return -beta * (batch.log_ratio(batch.chosen) - batch.log_ratio(batch.rejected))
+
+        clipalign.register("objective", "margin", margin)
+        clipalign.train(method="margin", method_options={"beta": 0.5})
+
+    The name is known until the process ends; one that goes on with such a run registers it first.
+    To register a name again replaces it, as a notebook's cell does that is run twice.
+
+    Args:
+        kind: objective, regulariser, task, dataset, suite, transform or tracker.
+        name: lower-case letters, digits and any of "._-".
+        target: the class; for an objective also a function of a `PolicyBatch`, with options that
+            have defaults; for a dataset also a function that gives one.
+        summary: one line.
+        **metadata: as the hook of the kind takes it, see clipalign/hookspecs.py.
+
+    Raises:
+        UsageError: there is no such kind, or the name belongs to a package.
+        PluginError: the name cannot be typed, or the target cannot be called.
+    """
+    kind = kind_of(kind)
+    call = f"register({kind[:-1]!r}, {name!r}, {target!r:.60})"
+    check_name(call, name)
+    check_facts(call, metadata)
+    if not callable(target) or kind == "commands":
+        raise PluginError(f"{call}: a class or a function is wanted, of any kind but a command.")
+    if taken := load_plugins().entries[kind].get(name):
+        raise UsageError(
+            f"The {kind[:-1]} {name!r} belongs to {taken.package}: choose another name."
+        )
+    if kind == "objectives" and not isinstance(target, type):
+        from clipalign.objectives.function import objective_of
+
+        try:
+            target = objective_of(target)
+        except (TypeError, ValueError) as error:
+            raise PluginError(f"{call}: {error}.") from None
+    module = str(getattr(target, "__module__", "__main__"))
+    place = f"{module}:{getattr(target, '__qualname__', name)}"
+    facts = MappingProxyType(dict(metadata))
+    entry = Entry(kind, name, place, summary, module, "of this process", place, facts, target)
+    _registered.setdefault(kind, {})[name] = entry
 
 
 def kind_of(name: str) -> str:

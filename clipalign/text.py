@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import functools
 import textwrap
+from collections.abc import Sequence
 from typing import TypeVar
 
-__all__ = ["fold", "printable", "sheet_cell"]
+__all__ = ["fold", "listed", "printable", "sheet_cell"]
 
 _T = TypeVar("_T")
 
 fold = functools.partial(textwrap.wrap, break_on_hyphens=False)
 """Lines of at most `width`: as `textwrap.wrap`, and names such as emoji-tiny stay in one piece."""
+
+
+def listed(names: Sequence[str]) -> list[str]:
+    """A list of names, of which a single one needs no brackets: text is no list of letters."""
+    return [names] if isinstance(names, str) else list(names)
 
 
 def printable(text: str) -> str:

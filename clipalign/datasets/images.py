@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from clipalign.errors import DataError
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "UnreadableImage", "read_image"]
+__all__ = ["MAX_BYTES", "MAX_PIXELS", "UnreadableImage", "read_image", "upright_rgb"]
 
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded whole: Pillow's own limit, 256 MiB of RGB."""
@@ -99,6 +99,25 @@ def read_image(
     except Exception as error:  # decoders of damaged files raise whatever they come across
         words = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImage(name, f"damaged or truncated ({words})") from None
+
+
+def upright_rgb(image: Image.Image, *, name: str) -> Image.Image:
+    """An image that is open already, as `read_image` gives those of files.
+
+    Args:
+        image: it is left as it is.
+        name: what errors call it.
+
+    Raises:
+        UnreadableImage: it cannot be decoded.
+    """
+    try:
+        return _upright_rgb(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # a file that is damaged is decoded now
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImage(name, words) from None
 
 
 class _Refused(Exception):

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from clipalign.evals.attacked import Judged
 from clipalign.evals.collector import Collector
 from clipalign.evals.metrics import attacked_rows, expected_calibration_error, object_or_word
-from clipalign.evals.percentiles import Percentile
+from clipalign.evals.retained import add_distance
 
 __all__ = ["attack_metrics"]
 
@@ -21,7 +21,9 @@ def attack_metrics(judged: Judged, resamples: int, seed: int) -> Collector:
     into = Collector(resamples, seed)
     _accuracy(judged, into)
     _attack_success(judged, into)
-    _distance(judged, into)
+    if judged.moved is not None:
+        clean = judged.images.group[judged.images.is_clean]
+        add_distance(into, judged.moved, clean, of=" without a word on them")
     _calibration(judged, into)
     return into
 
@@ -111,53 +113,6 @@ def _conditional(judged: Judged, into: Collector) -> None:
         into.difference("conditional_asr", columns, images.group[rows], _share, within=(-1.0, 1.0))
 
 
-def _distance(judged: Judged, into: Collector) -> None:
-    if judged.moved is None:
-        return
-    group = judged.images.group[judged.images.is_clean]
-    for name, values, which in (
-        ("kl_to_reference", judged.moved.forward, "KL(reference ‖ model)"),
-        ("reverse_kl_to_reference", judged.moved.reverse, "KL(model ‖ reference)"),
-    ):
-        into.value(
-            name,
-            values,
-            group,
-            higher_is_better=False,
-            unit="nats",
-            description=f"{which} over the candidate texts, mean of the clean images.",
-            within=(0.0, np.inf),
-        )
-        # the median resamples well; in a tail there is little to resample
-        for label, percent, statistic in (
-            ("median", 50, _median),
-            ("p90", 90, Percentile(90)),
-            ("p99", 99, Percentile(99)),
-        ):
-            into.value(
-                f"{name}_{label}",
-                values,
-                group,
-                higher_is_better=False,
-                unit="nats",
-                description=f"The same, {percent}th percentile of the clean images.",
-                statistic=statistic,
-                within=(0.0, np.inf),
-            )
-    if (cosine := judged.moved.cosine) is not None:
-        there = np.isfinite(cosine)
-        into.value(
-            "cosine_to_reference",
-            cosine[there],
-            group[there],
-            higher_is_better=True,
-            unit="cosine",
-            description="Mean cosine of the model's and the reference's features of the clean "
-            "images.",
-            within=(-1.0, 1.0),
-        )
-
-
 def _calibration(judged: Judged, into: Collector) -> None:
     clean = judged.images.is_clean
     columns = [
@@ -177,10 +132,6 @@ def _calibration(judged: Judged, into: Collector) -> None:
     into.difference(
         "ece", columns, judged.images.group[clean], _ece, within=(-1.0, 1.0), centred=True
     )
-
-
-def _median(values: Floats) -> float:
-    return float(np.percentile(values, 50))
 
 
 def _share(columns: Floats) -> float:

@@ -26,10 +26,11 @@ from clipalign.plugins import owner_of, registry
 from clipalign.progress import Reporter, Silent
 from clipalign.tasks.manifest import read_manifest
 from clipalign.tasks.preference_set import PreferenceSet
+from clipalign.text import listed
 from clipalign.training.distributed import join
 from clipalign.training.rundir import RunDirectory
 
-__all__ = ["evaluate", "evaluate_run", "planned_paths", "result_path"]
+__all__ = ["default_splits", "evaluate", "evaluate_run", "loaded", "planned_paths", "result_path"]
 
 REFERENCE = "reference"
 """What `against` is called for the model that a run started from."""
@@ -62,7 +63,7 @@ def evaluate(
 
     Args:
         model: model spec, a run directory included, or a loaded model.
-        suites: registered names.
+        suites: registered names, or one.
         against: "reference" for the model that a run started from, any other model spec, or a
             loaded model; None for no comparison.
         dataset: registered name, a folder, a table file, or a dataset; None for each suite's own.
@@ -95,6 +96,7 @@ def evaluate(
     """
     world = join()
     say: Reporter = (reporter if world.first else None) or Silent()
+    suites, splits = listed(suites), None if splits is None else listed(splits)
     work = _work(suites, suite_options or {}, dataset, dataset_options or {}, splits)
     spec = model.spec if isinstance(model, LoadedModel) else parse_model_spec(model)
     if against == REFERENCE:
@@ -110,8 +112,8 @@ def evaluate(
             work = [job for job, is_there in zip(work, there, strict=True) if not is_there]
     if not work:
         return []
-    tested = _loaded(model, device)
-    reference = None if against is None else _loaded(against, device)
+    tested = loaded(model, device)
+    reference = None if against is None else loaded(against, device)
     results = []
     for suite, data, options, split in work:
         say.note(f"Suite {suite.name}: {data.name}, split {split}")
@@ -322,7 +324,15 @@ def _reference_of(model: ModelSpec) -> str:
     return spec
 
 
-def _loaded(model: str | Path | LoadedModel, device: str | None) -> LoadedModel:
+def loaded(
+    model: str | Path | LoadedModel, device: str | None, reporter: Reporter | None = None
+) -> LoadedModel:
+    """A model by its spec, on a device; one that is loaded stays where it is.
+
+    Its weights are hashed anew: features are kept by that hash, and a training loop of one's own
+    changes the weights between two evaluations.
+    """
     if isinstance(model, LoadedModel):
-        return model
-    return load_model(model, default_device(device))
+        return model.as_it_is()
+    say: Reporter = reporter or Silent()
+    return load_model(model, default_device(device), announce=say.note)

@@ -9,9 +9,11 @@ from typing import Any
 
 from clipalign.errors import UsageError
 from clipalign.evals.card import card_of
+from clipalign.models.card import Card
 from clipalign.models.formats import beside, check_format, parse_format, write_model
 from clipalign.models.load import load_model, model_config
 from clipalign.models.load_lines import load_lines
+from clipalign.models.loaded import LoadedModel
 from clipalign.models.push import check_push, parse_push_target, push_model
 from clipalign.models.spec import parse_model_spec
 from clipalign.progress import Reporter, Silent
@@ -40,7 +42,7 @@ class ExportResult:
         return asdict(self) | {"model": str(self.model), "load": list(self.load)}
 
 
-def check_export(model: str | Path, form: str | None, push: str | None) -> None:
+def check_export(model: str | Path | LoadedModel, form: str | None, push: str | None) -> None:
     """Everything that can be refused before the model is trained, edited or loaded.
 
     Raises:
@@ -50,11 +52,12 @@ def check_export(model: str | Path, form: str | None, push: str | None) -> None:
     if push is not None:
         check_push(push)
     if form is not None:
-        check_format(model_config(model), parse_format(form))
+        config = model.config if isinstance(model, LoadedModel) else model_config(model)
+        check_format(config, parse_format(form))
 
 
 def export(
-    model: str | Path,
+    model: str | Path | LoadedModel,
     output: str | Path | None = None,
     *,
     format: str = "open_clip",
@@ -71,13 +74,14 @@ def export(
         clipalign.export("runs/dpo", push="hf-hub:me/apple-not-ipod")
 
     Args:
-        model: any model spec, a run included.
+        model: any model spec, a run included, or a loaded model.
         output: directory to make; None for MODEL-FORMAT beside a run's or a local model, and for
             exports/NAME-FORMAT otherwise.
         format: open_clip, transformers or onnx.
         push: hf-hub:org/name, to send what was written there; None sends nothing.
         private: whether a repository that the push makes is.
-        results: folder of results for the card; None for a run's own.
+        results: folder of results for the card; None for a run's own. Of no use to a model that is
+            in memory, whose card says so.
         licence: of the weights, an SPDX name, for the card.
         dtype: fp32, fp16 or bf16 on the disk, for open_clip.
         reporter: hears what is being done.
@@ -90,14 +94,20 @@ def export(
     say: Reporter = reporter or Silent()
     form = parse_format(format)
     check_export(model, form, push)
-    spec = parse_model_spec(model)
+    spec = model.spec if isinstance(model, LoadedModel) else parse_model_spec(model)
     target = Path(output) if output is not None else _default(spec, form)
     if spec.path is not None and target.resolve() == spec.path.resolve():
         raise UsageError(f"{target} is the model itself: choose another --output.")
-    loaded = load_model(spec, announce=say.note)
-    card = card_of(
-        model, loaded.sha256, results=Path(results) if results else None, licence=licence
-    )
+    loaded = model if isinstance(model, LoadedModel) else load_model(spec, announce=say.note)
+    if isinstance(model, LoadedModel):
+        base = spec.name if spec.path else str(spec)
+        summary = f"Weights that were in memory, loaded from {base}."
+        card = Card(spec.name, base, summary, licence=licence)
+        if results:
+            raise UsageError("Results belong to a model on disk, and this one is in memory.")
+    else:
+        found = Path(results) if results else None
+        card = card_of(model, loaded.sha256, results=found, licence=licence)
     if push is not None:
         lines = tuple(load_lines(form, hub=parse_push_target(push)))
         card = dataclasses.replace(card, load=lines)

@@ -18,10 +18,10 @@ from clipalign.datasets.base import Dataset, Example
 from clipalign.datasets.locate import load_dataset
 from clipalign.errors import UsageError, near_matches
 from clipalign.evals.base import EvalContext
-from clipalign.evals.evaluate import default_splits
+from clipalign.evals.evaluate import default_splits, loaded
 from clipalign.evals.examples import image_set, readable
 from clipalign.evals.fairness import ranking
-from clipalign.models.load import default_device, load_model
+from clipalign.models.loaded import LoadedModel
 from clipalign.progress import Reporter, Silent
 
 __all__ = ["Found", "Retrieval", "retrieve"]
@@ -96,9 +96,9 @@ class Retrieval:
 
 def retrieve(
     query: str,
-    models: Sequence[str | Path],
+    models: str | Path | LoadedModel | Sequence[str | Path | LoadedModel],
     *,
-    dataset: str | Path = "emoji-people",
+    dataset: str | Path | Dataset = "emoji-people",
     dataset_options: Mapping[str, Any] | None = None,
     split: str | None = None,
     k: int = 10,
@@ -112,8 +112,8 @@ def retrieve(
 
     Args:
         query: the text.
-        models: model specs.
-        dataset: name, folder or table of the gallery.
+        models: model specs or loaded models, or one.
+        dataset: name, folder or table of the gallery, or a dataset.
         dataset_options: of the dataset.
         split: that is the gallery; None for its first test split, or what comes nearest.
         k: images to bring up; at most all of them.
@@ -129,9 +129,13 @@ def retrieve(
     say: Reporter = reporter or Silent()
     if not query.strip():
         raise UsageError("The query is empty: say what to search for.")
+    if isinstance(models, str | Path | LoadedModel):
+        models = [models]
     if not models:
         raise UsageError("No model to search with.")
-    data = load_dataset(dataset, dataset_options or {})
+    data = dataset
+    if isinstance(data, str | Path):
+        data = load_dataset(data, dataset_options or {})
     where = split or default_splits(data)[0]
     if where not in data.splits():
         raise UsageError(f"{data.name} has no split {where!r}.{near_matches(where, data.splits())}")
@@ -139,7 +143,7 @@ def retrieve(
     counted = _column(examples, column, data.name)
     found, n, values = [], 0, Counter[str]()
     for spec in models:
-        model = load_model(spec, default_device(device), announce=say.note)
+        model = loaded(spec, device, say)
         context = EvalContext(model, None, data, where, reporter=say)
         encoded = context.encode_images(image_set(data, where, examples))
         rows, _ = readable(examples, encoded)
@@ -149,7 +153,7 @@ def retrieve(
         shown = [examples[rows[i]] for i in top]
         found.append(
             Found(
-                str(spec),
+                spec.name if isinstance(spec, LoadedModel) else str(spec),
                 shown,
                 [float(scores[i]) for i in top],
                 [_value(example, counted) for example in shown],

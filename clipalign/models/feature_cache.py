@@ -1,16 +1,17 @@
 """Features of frozen towers on the disk, by content: what was encoded once is never encoded again.
 
-An entry is named by the hash of all that decides its numbers (weights, preprocessing, precision,
-what is encoded), carries the hash of its own content, and appears whole or not at all. Entries are
-safetensors files; they are read and written through memory maps, so that their size is the disk's
-business alone. Two processes that want the same entry at once do no harm, and under `only_one` the
-second waits for the first instead of computing it again.
+An entry is named by the hash of all that decides its numbers (weights, architecture, preprocessing,
+precision, what is encoded), carries the hash of its own content, and appears whole or not at all.
+Entries are safetensors files; they are read and written through memory maps, so that their size is
+the disk's business alone. Two processes that want the same entry at once do no harm, and under
+`only_one` the second waits for the first instead of computing it again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import math
 import struct
 from collections.abc import Iterator, Sequence
@@ -57,7 +58,7 @@ def feature_path(model: LoadedModel, kind: str, content: Any) -> Path:
     key = {
         "format": _FORMAT,
         "weights": model.sha256,
-        "architecture": model.config.get("model_cfg"),
+        "architecture": json.dumps(model.config.get("model_cfg"), sort_keys=True, default=str),
         "preprocess": {k: str(v) for k, v in model.config["preprocess_cfg"].items()},
         "precision": model.precision,
         "device": model.device.type,

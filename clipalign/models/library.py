@@ -61,6 +61,9 @@ def build_clip(config: Mapping[str, Any]) -> Any:
         else:
             kind = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
         clip = kind(**model_cfg)
+        if kind is open_clip.CoCa:  # it leaves a matrix of its decoder as the memory was
+            decoder = clip.text_decoder
+            decoder.text_projection.data.normal_(std=decoder.width**-0.5)
     except Exception as error:  # whatever a tower's constructor makes of a wrong configuration
         raise ModelError(
             f"open_clip cannot build this architecture: {type(error).__name__}: {error}. "

@@ -71,6 +71,11 @@ def load_model(
 ) -> LoadedModel:
     """Load a model by its spec.
 
+        clipalign.load_model("ViT-B-32/openai")
+        clipalign.load_model("random:ViT-B-32").rebuilt(module.state_dict())
+
+    The second is how weights that are in memory become a model, as `evaluate` and `export` take it.
+
     Args:
         spec: see clipalign/models/spec.py.
         device: "cpu", "cuda", "cuda:1", …
@@ -93,6 +98,7 @@ def load_model(
         clip = build_clip(source.config)
     if source.weights is not None:
         _load_weights(clip, source, parsed)
+        _check_finite(clip, source.weights)
     with _hub_silent():
         tokenizer = _tokenizer(source, parsed)
     return LoadedModel(parsed, clip, source.config, tokenizer, device=device, precision=precision)
@@ -259,6 +265,16 @@ def _fill(clip: Any, state: dict[str, Tensor], path: Path) -> None:
     if differing := _differences(clip.state_dict(), shapes, names=True):
         raise ModelError(f"{path} does not fit its architecture: {differing}")
     clip.load_state_dict({n: t.reshape(clip.state_dict()[n].shape) for n, t in state.items()})
+
+
+def _check_finite(clip: Any, path: Path) -> None:
+    """Refuse weights that no export would take, before anybody trains from them."""
+    for name, tensor in clip.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ModelError(
+                f"{path}: {name} holds values that are not finite (NaN or infinity). The file is "
+                "damaged, or the training that it comes from had diverged: use an earlier one."
+            )
 
 
 def _check_activation(source: _Source, metadata: dict[str, str]) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipalign.errors import ModelError, UsageError, near_matches
+from clipalign.errors import ModelError, UsageError, from_machine, near_matches
 from clipalign.models.devices import refused_device
 from clipalign.models.library import build_clip
 from clipalign.models.preprocess import Preprocess
@@ -62,7 +63,8 @@ class LoadedModel:
         fixed: names of the parameters that are constants by construction (sin-cos positions).
 
     Raises:
-        ModelError: the text tower fits neither the tokeniser nor the image tower.
+        ModelError: the text tower fits neither the tokeniser nor the image tower, or a tower cannot
+            encode what it is for.
         UsageError: the device or the precision cannot be used.
     """
 
@@ -93,7 +95,7 @@ class LoadedModel:
         own = getattr(tokenizer, "context_length", None) or clip.context_length
         self.context_length = min(int(own), int(clip.context_length))
         self.fixed = frozenset(n for n, p in clip.named_parameters() if not p.requires_grad)
-        self._check_text_tower()
+        self._check_towers()
 
     def set_memory_format(self, memory_format: torch.memory_format) -> None:
         """Lay the image tower's convolutions, and the pixels that go in, out in another order."""
@@ -141,7 +143,7 @@ class LoadedModel:
         """Hash of all weights by name, shape, type and bytes, whatever their order in a file.
 
         Computed when first asked for and then kept: it names the weights as loaded, so ask before
-        they change (`apply_trainable` does).
+        they change (`apply_trainable` does), or ask `as_it_is`.
         """
         digest = hashlib.sha256()
         for name, tensor in sorted(self.clip.state_dict().items()):
@@ -149,6 +151,12 @@ class LoadedModel:
             flat = tensor.detach().cpu().contiguous().flatten()
             digest.update(flat.view(torch.uint8).numpy())
         return digest.hexdigest()
+
+    def as_it_is(self) -> LoadedModel:
+        """The same model under the hash of its present weights, whoever may have changed them."""
+        model = copy(self)
+        model.__dict__.pop("sha256", None)
+        return model
 
     def tokenize(self, texts: Sequence[str], *, truncate: bool = False) -> Tensor:
         """Token ids of texts, on the CPU.
@@ -196,16 +204,9 @@ class LoadedModel:
                 f"embeds {vocabulary}. They do not belong together: check text_cfg (vocab_size, "
                 "hf_tokenizer_name) in its open_clip_config.json."
             )
-        try:
+        with self._sound("text", "its tokeniser's texts"):
             rows = [self.clip.encode_text(part.to(self.device)) for part in tokens.split(batch)]
             features = torch.cat(rows).float()
-        except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise ModelError(
-                f"The text tower of {self.name} cannot encode its tokeniser's texts: "
-                f"{type(error).__name__}: {error}"
-            ) from error
         return self._unit(features, "text")
 
     def encode_image(self, pixels: Tensor) -> Tensor:
@@ -293,8 +294,8 @@ class LoadedModel:
             )
         return F.normalize(features.float(), dim=-1)
 
-    def _check_text_tower(self) -> None:
-        """Let a text tower that does not fit fail now, before data is read."""
+    def _check_towers(self) -> None:
+        """Let towers that do not fit fail now, before data is read."""
         known = getattr(self.tokenizer, "vocab_size", None)
         embedded = getattr(self.clip, "vocab_size", None)
         if known and embedded and known > embedded:
@@ -304,6 +305,22 @@ class LoadedModel:
                 "open_clip_config.json."
             )
         self.encode_text(["a"])
+        pixels = torch.zeros(1, 3, *self.image_size, device=self.device)
+        with torch.no_grad(), self._sound("image", f"an image of {list(pixels.shape[2:])} pixels"):
+            self.encode_image(pixels)
+
+    @contextlib.contextmanager
+    def _sound(self, tower: str, what: str) -> Iterator[None]:
+        """Say in words that a tower fails at what it is for, whatever its layers raise."""
+        try:
+            yield
+        except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            if from_machine(error) or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise ModelError(
+                f"The {tower} tower of {self.name} cannot encode {what}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
     def _check_lengths(self, texts: Sequence[str]) -> None:
         counts = [(self._token_count(text), text) for text in texts]

@@ -109,6 +109,12 @@ def parse_model_spec(spec: str | os.PathLike[str]) -> ModelSpec:
     Raises:
         ModelError: nothing is named so, or what is named cannot be a model.
     """
+    if not isinstance(spec, str | os.PathLike):
+        raise ModelError(
+            f"A model is named by text or a path, and this is a {type(spec).__name__}. A module of "
+            "your own becomes a model with load_model('random:ARCHITECTURE').rebuilt("
+            "MODULE.state_dict())."
+        )
     text = os.fspath(spec).strip()
     if not text:
         raise ModelError(f"The model spec is empty. {_KINDS}")

@@ -83,6 +83,10 @@ class PreferenceSet:
         splits = manifest.counts
         return cls(root, manifest, {s: PreferenceTable(root, s, manifest) for s in splits})
 
+    def __fspath__(self) -> str:
+        """Its directory, so that it stands wherever a path does: `train(data=prefs)`."""
+        return str(self.root)
+
     def rows(self, split: str) -> tuple[PreferenceRow, ...]:
         """The rows of a split.
 

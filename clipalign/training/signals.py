@@ -43,7 +43,8 @@ class StopSignal:
         self, kind: type[BaseException] | None, error: BaseException | None, _: object
     ) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # None: one that is not Python's, which Python cannot put back
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         # libraries written in C make other errors of it
         if self._stopped is not None and error is not None and not isinstance(error, Interrupted):
             raise Interrupted(str(self._stopped)) from None

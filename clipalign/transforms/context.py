@@ -68,7 +68,7 @@ class FitContext:
             ConfigError: the run's configuration does not validate.
             ModelError: it names no model.
         """
-        text = str(path)
+        text = str(path) if isinstance(path, str | Path) else parse_model_spec(path).text
         if is_run(Path(text)):
             run, config = RunDirectory.open(Path(text))
             return cls(text, run, config, **fields)

@@ -218,7 +218,7 @@ def check_alike(start: LoadedModel, end: LoadedModel) -> None:
         raise ModelError(
             f"There is nothing between {start.spec} and {end.spec}, which are built differently: "
             f"{'; '.join(problems[:3])}{more}. Interpolate between a model and what was trained "
-            "from it."
+            "from it; a head that went into a tower without a projection is turned with t instead."
         )
 
 

@@ -183,7 +183,7 @@ def scan(
     Of a concept, its accuracy and what was to stay; of the task `typographic`, whether the object
     or the written word is chosen.
 
-        clipalign.transforms.transform.scan("runs/gender-kto-1", "-2:1.2:0.1")
+        clipalign.scan("runs/gender-kto-1", "-2:1.2:0.1")
 
     Features are computed once; each t costs milliseconds.
 

@@ -84,7 +84,7 @@ class Eyes:
         self.name = f"{place}-{scale:g}"
         self.spec = ModelSpec(self.name, "random", self.name)
         self.sha256 = hashlib.sha256(self.name.encode()).hexdigest()
-        self.config: dict[str, Any] = {"preprocess_cfg": {"size": SIDE}}
+        self.config: dict[str, Any] = {"model_cfg": {}, "preprocess_cfg": {"size": SIDE}}
         self.preprocess = SimpleNamespace(
             resize_to_uint8=lambda image: torch.from_numpy(np.array(image)).permute(2, 0, 1)
         )

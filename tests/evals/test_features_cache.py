@@ -102,16 +102,18 @@ def test_other_weights_pixels_or_data_are_other_entries(eyes, cache_root):
     assert len(entries(cache_root)) == 4
 
 
-def test_other_preprocessing_precision_or_device_are_other_entries(eyes):
+def test_other_architecture_preprocessing_precision_or_device_are_other_entries(eyes):
     model, paths = eyes("right"), set()
     paths.add(feature_path(model, "images", ["x"]))
     model.precision = "bf16"
     paths.add(feature_path(model, "images", ["x"]))
-    model.config = {"preprocess_cfg": {"size": 32}}
+    model.config = {"model_cfg": {}, "preprocess_cfg": {"size": 32}}
+    paths.add(feature_path(model, "images", ["x"]))
+    model.config = {"model_cfg": {"quick_gelu": True}, "preprocess_cfg": {"size": 32}}
     paths.add(feature_path(model, "images", ["x"]))
     model.device = torch.device("cuda")
     paths.add(feature_path(model, "images", ["x"]))
-    assert len(paths) == 4
+    assert len(paths) == 5
 
 
 def test_another_activation_with_the_same_weights_is_encoded_anew(small_models, tmp_path):

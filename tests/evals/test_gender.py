@@ -88,11 +88,14 @@ class Mind:
         self.name = f"mind {self.lean} {gaze}"
         self.spec = ModelSpec(self.name, "random", self.name)
         self.sha256 = hashlib.sha256(self.name.encode()).hexdigest()
-        self.config: dict[str, Any] = {"preprocess_cfg": {"size": 4}}
+        self.config: dict[str, Any] = {"model_cfg": {}, "preprocess_cfg": {"size": 4}}
         self.preprocess = SimpleNamespace(
             resize_to_uint8=lambda image: torch.from_numpy(np.array(image)).permute(2, 0, 1)
         )
         self.logit_scale = torch.tensor(20.0)
+
+    def as_it_is(self):
+        return self
 
     def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
         job, gender, number = pixels[:, :, 0, 0].long().T

@@ -148,7 +148,7 @@ def test_by_default_it_is_measured_on_unseen_concepts_alone(monkeypatch: pytest.
 
     monkeypatch.setattr(RetentionSuite, "run", run)
     spec = ModelSpec("m", "random", "m")
-    model = SimpleNamespace(spec=spec, sha256="0" * 64, name="m")
+    model = SimpleNamespace(spec=spec, sha256="0" * 64, name="m", as_it_is=lambda: model)
     monkeypatch.setattr("clipalign.evals.evaluate.LoadedModel", SimpleNamespace)
     evaluate(model, suites=["retention"])  # type: ignore[arg-type]
     assert asked == [("emoji", "test-unseen-concepts")]

@@ -51,7 +51,17 @@ MODELS: dict[str, dict[str, Any]] = {
         "vision_cfg": {**VIT, "pool_type": "avg", "final_ln_after_pool": True},
         "text_cfg": {**TEXT, "proj_type": "none"},
     },
-}
+    "coca": {
+        "embed_dim": 24,
+        "custom_text": True,
+        "vision_cfg": {
+            **VIT, "attentional_pool": True, "attn_pooler_heads": 2, "attn_pooler_queries": 8,
+            "output_tokens": True,
+        },
+        "text_cfg": {**TEXT, "embed_cls": True, "output_tokens": True},
+        "multimodal_cfg": {**TEXT, "attn_pooler_heads": 2},
+    },
+}  # fmt: skip
 PREPROCESS = {
     "mean": [0.5, 0.4, 0.3],
     "std": [0.25, 0.3, 0.2],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from copy import copy
 from pathlib import Path
 
 import open_clip
@@ -13,13 +14,15 @@ from safetensors.torch import save_file
 
 from clipalign.errors import ModelError
 from clipalign.models.export import export_model
+from clipalign.models.feature_cache import text_features
 from clipalign.models.library import build_clip
 from clipalign.models.load import load_model
 from clipalign.models.trainable import apply_trainable
 from clipalign.policy import log_policy
+from tests.models.conftest import MODELS, VIT
 
 TEXTS = ["a photo of an apple", "a photo of an iPod", "a note"]
-ALL = ["vit", "quickgelu", "wide", "resnet", "timm", "siglip", "custom-text"]
+ALL = ["vit", "quickgelu", "wide", "resnet", "timm", "siglip", "custom-text", "coca"]
 PREPROCESS = {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "shortest"}
 
 
@@ -51,7 +54,9 @@ def check_what_open_clip_loads(model, pixels, trainable, directory):
     plain, _, _ = open_clip.create_model_and_transforms(f"local-dir:{directory}")
     tokens = open_clip.get_tokenizer(f"local-dir:{directory}")(TEXTS)
     with torch.no_grad():
-        logits = plain.eval().get_logits(pixels, tokens)[0]
+        images = plain.eval().encode_image(pixels, normalize=True)
+        texts = plain.encode_text(tokens, normalize=True)
+    logits = plain.logit_scale.exp() * images @ texts.T
     torch.testing.assert_close(logits.log_softmax(1), policy, rtol=1e-4, atol=1e-4)
 
 
@@ -73,6 +78,40 @@ def test_the_bias_of_siglip_is_in_its_logits_and_cancels_in_its_policy(tiny, pix
     with_bias = log_policy(images, texts, model.logit_scale, model.logit_bias)
     torch.testing.assert_close(with_bias, log_policy(images, texts, model.logit_scale))
     torch.testing.assert_close(with_bias, logits.log_softmax(1))
+
+
+def test_what_open_clip_leaves_unset_in_a_coca_is_the_same_each_time():
+    def projection():
+        torch.full((32, 24), torch.nan)  # what the memory may hold
+        torch.manual_seed(0)
+        clip = build_clip({"model_cfg": MODELS["coca"], "preprocess_cfg": PREPROCESS})
+        return clip.text_decoder.text_projection
+
+    assert torch.equal(projection(), projection())
+    assert projection().std() > 0
+
+
+def test_an_image_tower_that_cannot_encode_an_image_is_refused_when_it_is_loaded(tmp_path):
+    vision = {**VIT, "attentional_pool": "cascade", "attn_pooler_heads": 2}  # 32 wide, and not 24
+    config = {"model_cfg": {**MODELS["vit"], "vision_cfg": vision}, "preprocess_cfg": PREPROCESS}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(build_clip(config).state_dict(), tmp_path / "open_clip_model.safetensors")
+    with pytest.raises(ModelError, match=r"image tower of .* cannot encode an image of \[32, 32\]"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_before_anybody_trains_from_them(
+    tiny, tmp_path, value
+):
+    model = tiny("vit")
+    export_model(model, tmp_path / "model")
+    state = {name: tensor.clone() for name, tensor in model.clip.state_dict().items()}
+    state["visual.proj"][0, 0] = value
+    (tmp_path / "model" / "SHA256SUMS").unlink()
+    save_file(state, tmp_path / "model" / "open_clip_model.safetensors")
+    with pytest.raises(ModelError, match=r"visual\.proj holds values that are not finite"):
+        load_model(tmp_path / "model")
 
 
 @pytest.fixture
@@ -158,3 +197,15 @@ def test_weights_of_quickgelu_are_refused_an_architecture_without_it(monkeypatch
     spec = parse_model_spec("convnext_base/laion400m_s13b_b51k")
     with pytest.raises(ModelError, match="trained with QuickGELU"):
         matching_architecture(spec)
+
+
+def test_equal_weights_under_another_activation_have_features_of_their_own(
+    tiny, tmp_path, own_cache
+):
+    """The cache took QuickGELU's features for GELU's, which are the same weights."""
+    model = tiny("quickgelu")
+    other = copy(model.config)
+    other["model_cfg"] = {**model.config["model_cfg"], "quick_gelu": False}
+    gelu = model.rebuilt(model.clip.state_dict(), other)
+    assert gelu.sha256 == model.sha256
+    assert not torch.equal(text_features(model, TEXTS), text_features(gelu, TEXTS))

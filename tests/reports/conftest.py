@@ -37,7 +37,7 @@ class Guess:
         self.name, self.seed = name, seed
         self.spec = ModelSpec(name, "random", name)
         self.sha256 = hashlib.sha256(name.encode()).hexdigest()
-        self.config: dict[str, Any] = {"preprocess_cfg": {"size": 16}}
+        self.config: dict[str, Any] = {"model_cfg": {}, "preprocess_cfg": {"size": 16}}
         self.preprocess = SimpleNamespace(
             resize_to_uint8=lambda image: torch.from_numpy(
                 np.array(image.resize((16, 16)))

@@ -54,3 +54,18 @@ def test_within_steps_the_first_is_remembered_and_the_second_stops() -> None:
         block()
     assert remembered == [True]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_handler_that_is_not_python_s_does_not_fail_the_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    install = signal.signal
+    monkeypatch.setattr(signal, "signal", lambda number, handler: install(number, handler) and None)
+    try:
+        with StopSignal():
+            pass
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        for number, handler in before.items():
+            install(number, handler)

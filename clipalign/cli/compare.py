@@ -69,17 +69,21 @@ def compare(
     """
     out = Console(json=as_json, quiet=quiet)
     from clipalign.comparison.plan import make_plan
+    from clipalign.comparison.records import check_definitions
 
     if report_only:
         from clipalign.comparison.compare import report
 
         plan = make_plan(recipe, output, check_options=False)
+        check_definitions(plan)  # the tables are those of the recipe
         result = report(plan, reporter=out)
     else:
         make_plan(recipe, output, check_options=False)  # fails here, before torch is imported
         out.note("Loading torch…")
         if dry_run:
-            _list(make_plan(recipe, output), out)
+            plan = make_plan(recipe, output)
+            check_definitions(plan)
+            _list(plan, out)
             return
         from clipalign.comparison.compare import compare as run_comparison
 

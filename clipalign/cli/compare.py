@@ -66,7 +66,18 @@ def compare(
       clipalign compare examples/study/typographic.yaml -o studies/typographic
       clipalign compare studies/typographic --only-missing
       clipalign compare studies/typographic --report-only --json
-    """
+
+    \b
+    A recipe:
+      base: {task: typographic}        # any key of config show
+      seeds: [0, 1, 2]
+      methods:
+        reference: {model: base}       # the model as it is
+        kto: {set: {method: kto}}      # a training: the base with keys set
+        half: {of: kto, transform: {method: interpolate, alpha: 0.5}}
+      baseline: kto                    # what the paired tests are against
+      evaluate: [{suite: typographic}, {suite: retention}]
+    """  # noqa: D214, D405, D411 (a key, no section)
     out = Console(json=as_json, quiet=quiet)
     from clipalign.comparison.plan import make_plan
     from clipalign.comparison.records import check_definitions

@@ -105,13 +105,12 @@ def _guarded(module: M, who: str) -> M:
         rows = tensors[0].shape[:1]
         if not isinstance(loss, Tensor):
             given = f"{loss!r:.100}"
-        elif loss.shape != rows or not loss.is_floating_point():
+        elif loss.shape != rows or loss.dtype != tensors[0].dtype:
             given = f"{loss.dtype} {list(loss.shape)}"
         else:
             return
         raise PluginError(
-            f"{who} must give one loss an image, floating-point numbers {list(rows)}, and gave "
-            f"{given}."
+            f"{who} must give one loss an image, {tensors[0].dtype} {list(rows)}, and gave {given}."
         )
 
     module.register_forward_pre_hook(before)

@@ -78,10 +78,7 @@ def register_objectives(register: Register) -> None:
 
 @hookspec
 def register_regularisers(register: Register) -> None:
-    """Penalties that hold the policy near the reference on the regulariser images.
-
-    The target is a subclass of `clipalign.Regulariser`.
-    """
+    """What holds clean images near the reference. The target is a `clipalign.Regulariser`."""
 
 
 @hookspec
@@ -105,18 +102,12 @@ def register_suites(register: Register) -> None:
 
 @hookspec
 def register_transforms(register: Register) -> None:
-    """Edits of a trained model that need no training.
-
-    The target builds a `clipalign.transforms.base.Fitter`.
-    """
+    """Edits without training. The target builds a `clipalign.transforms.base.Fitter`."""
 
 
 @hookspec
 def register_trackers(register: Register) -> None:
-    """Listeners to a run's metrics beside `metrics.jsonl`, which is always written.
-
-    The target is a subclass of `clipalign.Tracker`.
-    """
+    """Listeners to a run's metrics beside `metrics.jsonl`. The target is a `clipalign.Tracker`."""
 
 
 @hookspec

@@ -126,6 +126,10 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
             continue  # what is wrong is not counted, and is said by itself
         if problem["type"] == "extra_forbidden":
             known = list(_below(model, parents))
+            outer, _, inner = str(last).partition(".")
+            if inner and outer in known:
+                lines.append(f"{where}: in a file this is written {outer}: {{{inner}: …}}.")
+                continue
             lines.append(f"{where}: unknown key.{near_matches(str(last), known)}")
             continue
         words = in_words(problem)

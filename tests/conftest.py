@@ -74,7 +74,8 @@ class PackageMaker:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.env = {"PYTHONPATH": str(folder)}
+        places = [str(folder), os.environ.get("PYTHONPATH", "")]  # what the tests run from, too
+        self.env = {"PYTHONPATH": os.pathsep.join(filter(None, places))}
         self.modules: list[str] = []
 
     def __call__(

@@ -90,6 +90,7 @@ def test_every_problem_is_reported_at_once_with_its_key(tmp_path):
         regulariser: forward_kl
         trainable: last:0
         seed: -1
+        train.steps: 30
         train: {lrr: 1e-5, epochs: many, schedule: cosin, lr: .nan}
         """,
     )
@@ -99,6 +100,7 @@ def test_every_problem_is_reported_at_once_with_its_key(tmp_path):
         r"--set task=\[: line 1",
         r"--set seed.x=1: seed holds a value",
         r"metod: unknown key. Did you mean 'method'",
+        r"train.steps: in a file this is written train: {steps: …}",
         r"method: There is no objective 'kot'. Did you mean 'kto'",
         r"regulariser: There is no regulariser 'forward_kl'. Did you mean 'forward-kl'",
         r"trainable: must be image-encoder, last:K, lora:R or head",

@@ -66,20 +66,35 @@ def compare(
       clipalign compare examples/study/typographic.yaml -o studies/typographic
       clipalign compare studies/typographic --only-missing
       clipalign compare studies/typographic --report-only --json
-    """
+
+    \b
+    A recipe:
+      base: {task: typographic}        # any key of config show
+      seeds: [0, 1, 2]
+      methods:
+        reference: {model: base}       # the model as it is
+        kto: {set: {method: kto}}      # a training: the base with keys set
+        half: {of: kto, transform: {method: interpolate, alpha: 0.5}}
+      baseline: kto                    # what the paired tests are against
+      evaluate: [{suite: typographic}, {suite: retention}]
+    """  # noqa: D214, D405, D411 (a key, no section)
     out = Console(json=as_json, quiet=quiet)
     from clipalign.comparison.plan import make_plan
+    from clipalign.comparison.records import check_definitions
 
     if report_only:
         from clipalign.comparison.compare import report
 
         plan = make_plan(recipe, output, check_options=False)
+        check_definitions(plan)  # the tables are those of the recipe
         result = report(plan, reporter=out)
     else:
         make_plan(recipe, output, check_options=False)  # fails here, before torch is imported
         out.note("Loading torch…")
         if dry_run:
-            _list(make_plan(recipe, output), out)
+            plan = make_plan(recipe, output)
+            check_definitions(plan)
+            _list(plan, out)
             return
         from clipalign.comparison.compare import compare as run_comparison
 

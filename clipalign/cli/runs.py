@@ -245,6 +245,10 @@ def sparklines(run: Path, names: Sequence[str] | None = None) -> str:
     return "\n".join([table(("CURVE", "FIRST", "", "LAST"), rows), *map(wrapped, said)])
 
 
+_TURNED = {"gender": "--t auto", "concept": "--t auto", "typographic": "--scan -1:1:0.1"}
+"""How a head may be turned, by what it learnt: only a concept has a neutral t to be found."""
+
+
 def where_next(run: Path, document: dict[str, Any]) -> list[str]:
     """Commands that go on from a run."""
     if document["state"] != "finished":
@@ -252,8 +256,9 @@ def where_next(run: Path, document: dict[str, Any]) -> list[str]:
     found = [] if document["results"] else [f"clipalign eval {run} --suite {_suite(document)}"]
     if "report" in registry("commands").names():
         found.append(f"clipalign report {run}")
-    head = document["config"].get("trainable") == "head"
-    turned = "--t auto" if head else "--method interpolate --alpha auto"
+    turned = "--method interpolate --alpha auto"
+    if document["config"].get("trainable") == "head":
+        turned = _TURNED.get(str(document["task"]), "--t 0.5")
     return [*found, f"clipalign transform {run} {turned}"]
 
 

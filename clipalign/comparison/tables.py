@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from clipalign.comparison.summary import Column, Entry, Panel, Summary, TableRow
 from clipalign.evals.results import Comparison
+from clipalign.reports.tables import named_tests
 from clipalign.reports.words import interval, label, number, p_value
 
 __all__ = [
@@ -75,6 +76,8 @@ def notes(panel: Panel) -> list[str]:
             "Differences are paired by image (or query), shares in points; p is not corrected for "
             f"there being {tested} tests."
         )
+        if named := named_tests(counted):
+            said.append(f"p is that of {named}.")
     if any(row.on_front is None for row in panel.rows) and any(c.axis for c in panel.columns):
         said.append("Front –: an axis was not measured.")
     return [*said, *(f"Warning: {w}" for w in panel.warnings)]

@@ -32,7 +32,7 @@ class Example:
 
 @runtime_checkable
 class Dataset(Protocol):
-    """A source of images. Built by name: `datasets.load("folder", root=…)`."""
+    """A source of images. Built by name: `component("datasets", "folder", root=…)`."""
 
     name: str
     classnames: Sequence[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,7 +185,7 @@ def labelled(dataset: Dataset, split: str) -> tuple[list[Example], list[str]]:
     """The examples of a split that have a label, and warnings that count what is left out.
 
     Raises:
-        DataError: none has one.
+        DataError: none has one, or two share a key, by which rows are told apart.
     """
     everything = dataset.examples(split)
     examples = [example for example in everything if example.label]
@@ -196,6 +197,8 @@ def labelled(dataset: Dataset, split: str) -> tuple[list[Example], list[str]]:
             f"None of the {len(everything)} images in {where} has a label: this suite needs to know"
             f" what is shown.{label_advice(dataset, split)}"
         )
+    if twice := [key for key, n in Counter(e.key for e in examples).items() if n > 1]:
+        raise DataError(f"Several images in {where} have the key {twice[0]!r}; each needs its own.")
     warnings = []
     if without := len(everything) - len(examples):
         warnings.append(f"{without} of {len(everything)} images have no label and are left out.")

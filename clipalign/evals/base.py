@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from clipalign.datasets.base import Dataset
+from clipalign.errors import DataError
 from clipalign.evals.features import Encoded, ImageSet, encode_images
 from clipalign.evals.results import DatasetIdentity, ModelIdentity, SuiteResult
 from clipalign.models.feature_cache import text_features
@@ -131,8 +132,14 @@ class EvalContext:
         A model's own `class_prefix` goes before the names; models without one share the texts.
 
         Raises:
+            DataError: the template has no place for a name: all prompts would be one.
             ModelError: a prompt is too long for a text tower.
         """
+        if "{}" not in template:
+            raise DataError(
+                f"The template {template!r} has no {{}} where the name of a class goes, such as "
+                "'a photo of a {}.'."
+            )
         features = []
         for model in self.models:
             prefix = getattr(model, "class_prefix", "")

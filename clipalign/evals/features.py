@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from clipalign.cache import size_text
-from clipalign.errors import DataError, ModelError, StorageError
+from clipalign.errors import DataError, ModelError, PluginError, StorageError
 from clipalign.models.feature_cache import feature_path, only_one, read_features, write_features
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.preprocess import Preprocess
@@ -109,6 +109,7 @@ def encode_images(
 
     Raises:
         ModelError: a model gives features that are not finite.
+        PluginError: the first item is no image.
     """
     world = join()
     batch_size = batch_size or (256 if any(m.device.type != "cpu" for m in models) else 64)
@@ -161,7 +162,14 @@ def _probe(images: ImageSet) -> str:
     except DataError:
         return ""
     digest = hashlib.sha256()
-    for image in first:
+    made: Sequence[Any] = first  # of a package, which may give anything
+    for image in made:
+        if not isinstance(image, Image.Image):
+            made_by = images.identity.get("dataset", ["this suite"])
+            raise PluginError(
+                f"What reads the images of {made_by if isinstance(made_by, str) else made_by[0]} "
+                f"gives {image!r:.60} where a PIL image is wanted."
+            )
         digest.update(f"{image.mode}{image.size}".encode() + image.tobytes())
     return digest.hexdigest()
 

@@ -122,6 +122,9 @@ class Objective(nn.Module):
 
     What the loss learns from one step to the next lies in registered buffers, so that a resume is
     exact, and changes in training mode alone: validation puts the objective into evaluation mode.
+    An objective that has a buffer is called once a step, with all rows of the batch, and refuses
+    `train.accumulate`: one that counts its calls in training mode knows the step. Without buffers
+    it may be called with parts of the batch.
     """
 
     Options: ClassVar[type[ObjectiveOptions]] = ObjectiveOptions

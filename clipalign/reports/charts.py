@@ -77,8 +77,12 @@ class Chart:
         if self.bounds is not None:
             return self.bounds
         low, high = _span([y for line in self.lines for y in line.ys])
-        steps = ticks(low, high)
-        return min(low, steps[0]), max(high, steps[-1])
+        return min(low, self.y_ticks[0]), max(high, self.y_ticks[-1])
+
+    @property
+    def y_ticks(self) -> list[float]:
+        """Round numbers, of which the first and the last end the axis where it has no bounds."""
+        return ticks(*(self.bounds or _span([y for line in self.lines for y in line.ys])))
 
 
 def line_chart(chart: Chart) -> Markup:
@@ -103,7 +107,7 @@ def line_chart(chart: Chart) -> Markup:
         f'aria-label="{escape(_spoken(chart))}" data-x0="{x0:g}" data-x1="{x1:g}" '
         f'data-left="{_LEFT}" data-right="{right}">'
     ]
-    for y in ticks(y0, y1):
+    for y in chart.y_ticks:
         if y0 - 1e-12 <= y <= y1 + 1e-12:
             at = f"{y_of(y):.1f}"
             parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{at}" y2="{at}"/>')
@@ -174,11 +178,14 @@ def dumbbell(before: float, after: float, bounds: tuple[float, float] | None) ->
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Round numbers from at or below `low` to at or above `high`, some `about` of them."""
+    """Round numbers from `low` or below it to `high` or above it, some `about` of them.
+
+    What lies beyond one by less than a thousandth of a step, as rounding does, makes no other.
+    """
     raw = (high - low) / about
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    first, last = math.floor(low / step + 1e-3), math.ceil(high / step - 1e-3)
     return [round(i * step, 12) + 0.0 for i in range(first, last + 1)]
 
 

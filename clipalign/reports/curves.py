@@ -15,7 +15,7 @@ _SHOWN: Final = (
     ("loss", "Loss", "preference loss and λ times the regulariser"),
     ("margin", "Margin", "h of chosen over rejected, against the reference"),
     ("reward_accuracy", "Implicit-reward accuracy", "share of pairs with h > 0"),
-    ("regulariser", "Regulariser", "distance to the reference on the images of D_reg, in nats"),
+    ("regulariser", "Regulariser", "distance to the reference, before λ"),
     ("lr", "Learning rate", ""),
     ("grad_norm", "Gradient norm", "before clipping"),
 )

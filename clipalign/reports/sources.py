@@ -59,7 +59,7 @@ class Source:
         name: for headings and labels; of several sources no two are alike.
         path: as named.
         run: the run, where it is one or lies in one.
-        results: in the order of their file names.
+        results: in the order of their file names; retention, which is what a gain cost, last.
         scan: what scan.json holds, where that was named or the run keeps one.
     """
 
@@ -201,7 +201,8 @@ def _measuring(model: Path) -> list[str]:
 
 def _results(folder: Path) -> tuple[Measured, ...]:
     paths = sorted(folder.glob("*.json"), key=lambda p: p.stem) if folder.is_dir() else []
-    return tuple(Measured(path, _read(path)) for path in paths if path.name != KEPT)
+    found = [Measured(path, _read(path)) for path in paths if path.name != KEPT]
+    return tuple(sorted(found, key=lambda m: m.result.suite == "retention"))
 
 
 def _read(path: Path) -> SuiteResult:

@@ -20,7 +20,7 @@ from clipalign.reports.words import number as _number
 from clipalign.reports.words import p_value as _p
 from clipalign.text import fold
 
-__all__ = ["WIDTH", "TableRow", "laid_out", "results_document", "summary_table"]
+__all__ = ["WIDTH", "TableRow", "laid_out", "named_tests", "results_document", "summary_table"]
 
 WIDTH = 100
 """At which text is folded where there is no terminal."""
@@ -190,9 +190,13 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return [lines[0], "-" * (sum(widths) + 2 * (len(widths) - 1)), *lines[1:]]
 
 
-def _footnote(comparisons: Iterable[Comparison], width: int) -> list[str]:
+def named_tests(comparisons: Iterable[Comparison]) -> str:
+    """The tests whose p these comparisons give, in words; "" where none has one."""
     used = {c.test.split("-")[0] for c in comparisons if c.test}
-    named = [words for test, words in _TESTS.items() if test in used]
-    if not named:
+    return " or ".join(words for test, words in _TESTS.items() if test in used)
+
+
+def _footnote(comparisons: Iterable[Comparison], width: int) -> list[str]:
+    if not (named := named_tests(comparisons)):
         return []
-    return fold(f"Differences are paired, shares in points; p: {' or '.join(named)}.", width)
+    return fold(f"Differences are paired, shares in points; p: {named}.", width)

@@ -77,7 +77,7 @@ class ObjectiveContract:
         expected = objective.initial_value(start)
         if expected is None:
             assert not objective.needs_reference, (
-                "only a reference-free loss may not know its start"
+                "write initial_value: only a reference-free loss may not know its start"
             )
             return
         assert expected.shape == (B,)
@@ -231,8 +231,10 @@ class ObjectiveContract:
     def test_docstring_has_formula_and_paper(self, objective: Objective) -> None:
         text = inspect.getdoc(type(objective)) or ""
         assert re.search(r"^ {4}.*loss = ", text, re.MULTILINE), "no formula 'loss = …'"
-        assert re.search(r"arXiv \d{4}\.\d{4,5}|doi 10\.", text), "no paper"
-        assert "[B]" in text, "no shapes"
+        assert re.search(r"arXiv \d{4}\.\d{4,5}|doi 10\.|[Uu]npublished", text), (
+            "no source: 'arXiv 2305.18290', 'doi 10.…', or 'Unpublished' as long as it is"
+        )
+        assert "[B]" in text, "no shapes such as '[B, C] → [B]'"
 
     def test_exceptions_name_promises(self, objective: Objective) -> None:
         for promise, reason in objective.exceptions.items():

@@ -32,12 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
     names = config.getoption("--clipalign-objective")
     if not names:
         return
+    from clipalign.build import objective
     from clipalign.errors import ClipAlignError
-    from clipalign.plugins import registry
 
     try:
         for name in names:
-            registry("objectives").entry(name)
+            objective(name)  # said once here, and not by each of the tests
     except ClipAlignError as error:
         raise pytest.UsageError(str(error)) from None
     named = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []

@@ -60,6 +60,12 @@ def _check_value(batch: PolicyBatch, objective: Objective) -> None:
     objective.train()
     if expected is None:
         return
+    if not isinstance(expected, torch.Tensor) or expected.shape != value.shape:
+        given = list(expected.shape) if isinstance(expected, torch.Tensor) else f"{expected!r:.100}"
+        raise PluginError(
+            f"initial_value of the objective {type(objective).__name__} of {owner_of(objective)} "
+            f"must give one value an image, {list(value.shape)}, and gave {given}."
+        )
     wrong = ~((value - expected).abs() <= _TOLERANCE * (1 + expected.abs()))  # or no number
     if bool(wrong.any()):
         i = int(wrong.nonzero()[0])

@@ -62,20 +62,21 @@ def check_places(config: RunConfig, device: str, world: World, *, new: bool) -> 
         world.from_first(lambda: check_vacant(output))
 
 
-def check_accumulation(config: RunConfig, loss: Objective, world: World) -> None:
+def check_accumulation(config: RunConfig, loss: Objective) -> None:
     """Batches may be cut into pieces only where the objective looks at one image at a time.
 
     Raises:
         ConfigError: they are, and it does not.
     """
-    accumulate = config.train.accumulate
-    if accumulate > 1 and not loss.per_image:
+    if config.train.accumulate == 1:
+        return
+    if not loss.per_image:
         raise ConfigError(
             f"The objective {config.method!r} compares images within a batch, so accumulating "
             "gradients would change it: set train.accumulate=1."
         )
-    if accumulate > 1 and world.size > 1 and needs_whole(loss):
+    if needs_whole(loss):
         raise ConfigError(
-            f"The objective {config.method!r} keeps a state that every process must update with "
-            "the whole batch at once: set train.accumulate=1, or train with one process."
+            f"The objective {config.method!r} keeps a state, which it must update once a step with "
+            "the whole batch: set train.accumulate=1."
         )

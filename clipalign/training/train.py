@@ -188,7 +188,7 @@ class _Session:
         self.regulariser = regulariser(config.regulariser)
         self.trackers = Trackers(config.trackers)
         self.trainable = parse_trainable(config.trainable)
-        check_accumulation(config, self.objective, self.world)
+        check_accumulation(config, self.objective)
         check_sharding(config, self.world)
         check_places(config, self.device, self.world, new=new)
         needs = feedback_needed(self.objective)

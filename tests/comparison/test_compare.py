@@ -184,6 +184,17 @@ def test_cells_of_another_recipe_are_not_touched(made: Any, tiny: str) -> None:
         clipalign.compare(content, output=made.output)
 
 
+@pytest.mark.parametrize("flag", ["--dry-run", "--report-only"])
+def test_cells_of_another_recipe_are_not_shown_as_those_of_this_one(
+    made: Any, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    content = recipe(tiny)
+    content["base"]["train"]["steps"] = 4
+    (tmp_path / "other.yaml").write_text(json.dumps(content))
+    assert run_command(["compare", str(tmp_path / "other.yaml"), "-o", str(made.output), flag]) == 7
+    assert "kto-s0 differs in config.train.steps" in capsys.readouterr().err
+
+
 def test_cells_made_before_a_key_was_there_are_the_same_cells(made: Any, tiny: str) -> None:
     import clipalign
 

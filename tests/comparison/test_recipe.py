@@ -8,6 +8,7 @@ from textwrap import dedent
 import pytest
 
 from clipalign.cli.app import run as run_command
+from clipalign.cli.compare import compare as compare_command
 from clipalign.comparison.plan import make_plan
 from clipalign.comparison.recipe import Method, folder_name, read_recipe
 from clipalign.errors import ConfigError, UsageError
@@ -243,3 +244,10 @@ def test_an_edit_that_draws_lots_has_a_cell_a_seed_whatever_is_checked(tmp_path,
     for check in (True, False):
         found = make_plan(content, tmp_path / "out", check_options=check)
         assert [c.name for c in found.cells] == ["dice-s0", "dice-s7"]
+
+
+def test_the_recipe_that_the_help_shows_is_one():
+    text = dedent((compare_command.__doc__ or "").partition("A recipe:")[2].lstrip("\n"))
+    recipe = read_recipe(parse_yaml(text))
+    assert list(recipe.methods) == ["reference", "kto", "half"]
+    assert recipe.baseline == "kto"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 
@@ -189,6 +190,7 @@ def test_markdown_says_n_seeds_and_what_the_brackets_are(study):
     assert "Mean ± standard deviation over seeds." in text
     assert "95 % interval over images" in text
     assert "p is not corrected for there being 4 tests" in text
+    assert re.search(r"p is that of (McNemar's test|a sign test over groups)", text), text
 
 
 def test_report_only_loads_no_torch(study):

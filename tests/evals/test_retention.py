@@ -8,15 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from clipalign.errors import ConfigError, DataError
+from clipalign.errors import ConfigError, DataError, PluginError
 from clipalign.evals import retention
+from clipalign.evals.attacks import labelled
 from clipalign.evals.base import EvalContext
 from clipalign.evals.evaluate import evaluate
+from clipalign.evals.examples import image_set
+from clipalign.evals.features import encode_images
 from clipalign.evals.retained import image_to_text, text_to_image
 from clipalign.evals.retention import RetentionSuite, with_retention
 from clipalign.evals.scoring import Encodings
 from clipalign.models.spec import ModelSpec
 from clipalign.options import component
+from clipalign.progress import Silent
 
 
 class TestFourPictures:
@@ -152,3 +156,32 @@ def test_by_default_it_is_measured_on_unseen_concepts_alone(monkeypatch: pytest.
     monkeypatch.setattr("clipalign.evals.evaluate.LoadedModel", SimpleNamespace)
     evaluate(model, suites=["retention"])  # type: ignore[arg-type]
     assert asked == [("emoji", "test-unseen-concepts")]
+
+
+class TestADatasetThatIsNone:
+    """What a package's dataset may get wrong is said by its name, before any number is made."""
+
+    @pytest.fixture
+    def measured(self):
+        dataset = component("datasets", "emoji", concepts=4)
+        model = SimpleNamespace(name="m")
+        context = SimpleNamespace(dataset=dataset, split="test", models=[model], use_cache=False)
+        return dataset, context
+
+    def test_keys_tell_images_apart(self, measured, monkeypatch):
+        dataset, _ = measured
+        examples = dataset.examples("test")
+        monkeypatch.setattr(dataset, "examples", lambda split: [examples[0], examples[0]])
+        with pytest.raises(DataError, match=f"emoji have the key '{examples[0].key}'"):
+            labelled(dataset, "test")
+
+    def test_a_template_has_a_place_for_the_name(self, measured):
+        with pytest.raises(DataError, match=r"'a drawing' has no \{\}"):
+            EvalContext.encode_classes(measured[1], "a drawing", ["a", "b"])
+
+    def test_an_image_is_an_image(self, measured, monkeypatch):
+        dataset, _ = measured
+        monkeypatch.setattr(dataset, "image", lambda example: None)
+        images = image_set(dataset, "test", dataset.examples("test"))
+        with pytest.raises(PluginError, match="the images of emoji gives None"):
+            encode_images([], images, Silent())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from clipalign.build import objective, regulariser
 from clipalign.errors import ConfigError, PluginError, UsageError
+from clipalign.objectives.base import PolicyBatch
 from clipalign.objectives.dpo import DPO
 from clipalign.plugins import registry
 from clipalign.regularisers import ForwardKL, Regulariser
@@ -49,3 +51,12 @@ def test_a_plugin_that_registers_something_else_is_told_so(monkeypatch: pytest.M
     monkeypatch.setattr("clipalign.objectives.dpo.DPO", ForwardKL)
     with pytest.raises(PluginError, match=r"'dpo' of clipalign .*ForwardKL.* not a subclass of"):
         objective("dpo")
+
+
+def test_a_loss_in_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    logp = torch.full((2, 3), 1 / 3).log()
+    batch = PolicyBatch(logp, logp, torch.tensor([0, 1]), torch.tensor([1, 2]))
+    forward = DPO.forward
+    monkeypatch.setattr(DPO, "forward", lambda self, batch: forward(self, batch).half())
+    with pytest.raises(PluginError, match=r"float32 \[2\], and gave torch\.float16 \[2\]"):
+        objective("dpo")(batch)

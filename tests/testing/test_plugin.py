@@ -71,6 +71,14 @@ def test_the_option_runs_the_contract_alone_and_finds_the_fault(tmp_path, enviro
     assert "There is no objective 'dwn'. Did you mean 'down'" in done.stderr
 
 
+def test_an_objective_that_does_not_load_is_said_once(tmp_path, environment, make_package):
+    (make_package.folder / "down_target.py").write_text("")
+    done = run(tmp_path, "--clipalign-objective", "down", env=environment)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "cannot be loaded from down_target:UpsideDown" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
 def test_without_the_option_it_costs_nothing(tmp_path, environment):
     (tmp_path / "test_light.py").write_text(
         "import sys\n"

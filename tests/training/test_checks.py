@@ -64,3 +64,17 @@ def test_an_objective_that_does_not_start_where_it_says_is_named(
 ) -> None:
     with pytest.raises(PluginError, match=r"Mistaken of .* loss of 0\.693147, and .* be 0\.346574"):
         make_trainer(method=Mistaken()).run()
+
+
+class Scalar(DPO):
+    """Gives one number for all images as what it starts at."""
+
+    def initial_value(self, batch: PolicyBatch) -> Any:
+        return 0.6931
+
+
+def test_an_initial_value_that_is_not_one_an_image_is_named(
+    make_trainer: Callable[..., Any],
+) -> None:
+    with pytest.raises(PluginError, match=r"initial_value .* Scalar .* \[\d+\], and gave 0\.6931"):
+        make_trainer(method=Scalar()).run()

@@ -335,17 +335,16 @@ def test_eval_under_torchrun_has_the_results_of_one_process(tmp_path: Path) -> N
             assert json.loads(two[name])["metrics"] == json.loads(one[name])["metrics"]
 
 
-def test_an_objective_with_a_state_and_pieces_is_refused_under_many(monkeypatch) -> None:
+def test_an_objective_with_a_state_and_pieces_is_refused() -> None:
     from clipalign.config import RunConfig, TrainConfig
     from clipalign.objectives.dpo import DPO
     from clipalign.training.preflight import check_accumulation
 
     loss = DPO()
     loss.register_buffer("mean", torch.zeros(()))
-    config = RunConfig(train=TrainConfig(accumulate=2))
-    check_accumulation(config, loss, ALONE)
-    with pytest.raises(ConfigError, match="keeps a state"):
-        check_accumulation(config, loss, World(size=2))
+    check_accumulation(RunConfig(), loss)
+    with pytest.raises(ConfigError, match="keeps a state, which it must update once a step"):
+        check_accumulation(RunConfig(train=TrainConfig(accumulate=2)), loss)
 
 
 def test_pieces_keep_the_order_and_the_tree_its_shape() -> None:

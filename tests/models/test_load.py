@@ -282,6 +282,8 @@ def test_a_directory_needs_one_safetensors_file(copy_of):
 
 def test_without_network_a_download_fails_with_words(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # which the hub's library reads when it is imported; it would try for half a minute
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
     def no_network(*args, **kwargs):
         raise OSError("cannot reach the server")

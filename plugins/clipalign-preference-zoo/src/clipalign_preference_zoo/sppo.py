@@ -37,6 +37,7 @@ class SPPO(Objective):
     Options = SPPOOptions
     options: SPPOOptions
     requires = "pair"
+    regulariser_weight = 100.0  # squares of tens of nats outweigh a KL
 
     def forward(self, batch: PolicyBatch) -> Tensor:
         """PolicyBatch → per-image loss [B]."""

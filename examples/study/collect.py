@@ -82,7 +82,11 @@ def captioned(text: str, summary: Summary, command: str) -> str:
 def caption(panel: Panel, command: str) -> str:
     """The command, n, the seeds, and what the brackets hold."""
     seeds = sorted({s for row in panel.rows for s in row.seeds if s is not None})
-    counted = f"{len(seeds)} seeds ({', '.join(map(str, seeds))})" if seeds else "no seed"
+    counted = (
+        f"{len(seeds)} seed{'s'[: len(seeds) > 1]} ({', '.join(map(str, seeds))})"
+        if seeds
+        else "no seed"
+    )
     said = [note for note in notes(panel) if not note.startswith("Warning")]
     return f"Made by `{command}`. n = {panel.n:,} images; {counted}. {' '.join(said)}".rstrip()
 

@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from clipalign.dataset_specs import no_dataset
+from clipalign.dataset_specs import is_shard_pattern, no_dataset
 from clipalign.entries import TermEntry, TrackerEntry, sum_name
 from clipalign.errors import ConfigError, UsageError
 from clipalign.named_options import problems_in_options
@@ -238,7 +238,7 @@ class RunConfig(_Tree):
                 )
             return name
         kind = "objectives" if info.field_name == "method" else f"{info.field_name}s"
-        if kind == "datasets" and Path(name).exists():  # a folder, a table or shards
+        if kind == "datasets" and (Path(name).exists() or is_shard_pattern(name)):
             return name
         bare = name.partition(":")[0] if kind == "datasets" else name  # NAME or NAME:PATH
         try:

@@ -13,7 +13,7 @@ from typing import Any
 from clipalign.errors import UsageError, near_matches
 from clipalign.plugins import registry
 
-__all__ = ["is_table", "label_of", "locate_dataset", "no_dataset", "place_of"]
+__all__ = ["is_shard_pattern", "is_table", "label_of", "locate_dataset", "no_dataset", "place_of"]
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 _ENDINGS = ", ".join([*TABLES, ".tar"])
@@ -22,6 +22,11 @@ _ENDINGS = ", ".join([*TABLES, ".tar"])
 def is_table(path: str | Path) -> bool:
     """Whether a path is a file that the dataset `table` reads, by the ending of its name."""
     return Path(path).suffix.lower() in TABLES and Path(path).is_file()
+
+
+def is_shard_pattern(spec: str | Path) -> bool:
+    """Whether a path names many tar shards at once, by * or braces."""
+    return str(spec).lower().endswith(".tar") and any(mark in str(spec) for mark in "*{")
 
 
 def locate_dataset(spec: str | Path, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -47,7 +52,7 @@ def locate_dataset(spec: str | Path, options: Mapping[str, Any]) -> tuple[str, d
         return name, {key: str(spec), **options}
     if is_table(path):
         return "table", {"path": str(spec), **options}
-    if path.is_file() and path.suffix.lower() == ".tar":
+    if is_shard_pattern(spec) or (path.is_file() and path.suffix.lower() == ".tar"):
         return "webdataset", {"path": str(spec), **options}
     if path.exists():
         raise UsageError(f"{path} is neither a folder nor a table nor shards ({_ENDINGS}).")

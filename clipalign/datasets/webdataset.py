@@ -6,7 +6,8 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ _TEXTS = ("txt", "cls")
 _MAX_TEXT = 1 << 20  # bytes
 _NO_ATTRIBUTES: Mapping[str, str] = {}
 NAMES = "classnames.txt"
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+_MOST_SHARDS = 1_000_000
 
 
 class WebDataset:
@@ -61,7 +64,9 @@ class WebDataset:
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
-        path: Path = Field(description="A folder of .tar files, one of them, or a pattern with *.")
+        path: Path = Field(
+            description="A folder of .tar files, one of them, or a pattern with * or {000..012}."
+        )
         label: str | None = Field(
             None, description="Value of the JSON, cls or txt, for the class; null for label or cls."
         )
@@ -218,19 +223,39 @@ def _shards(path: Path) -> tuple[Path, ...]:
     """The shards that a path stands for, sorted.
 
     Raises:
-        DataError: there are none.
+        DataError: there are none, or one that braces name is not there.
     """
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*.tar") if p.is_file())
+        found = {p for p in path.rglob("*.tar") if p.is_file()}
     elif path.is_file():
-        found = [path]
+        found = {path}
     else:
-        matching = map(Path, sorted(glob.glob(str(path), recursive=True)))
-        found = [p for p in matching if p.is_file()]
+        found = set()
+        for pattern in _expanded(str(path)):
+            matching = {p for p in map(Path, glob.glob(pattern, recursive=True)) if p.is_file()}
+            if not matching and pattern != str(path):
+                raise DataError(f"There is no shard {pattern}, which {path.name} names.")
+            found |= matching
     if not found:
-        braces = " Braces are not read: write * for what differs." if "{" in str(path) else ""
-        raise DataError(f"There are no shards (.tar) in {path}.{braces}")
-    return tuple(found)
+        raise DataError(f"There are no shards (.tar) in {path}.")
+    return tuple(sorted(found))
+
+
+def _expanded(pattern: str) -> Iterator[str]:
+    """What the braces of a pattern stand for, as in a shell: {000..012} and {train,test}."""
+    if (braces := _BRACES.search(pattern)) is None:
+        yield pattern
+        return
+    first, last, words = braces.groups()
+    if words is None:
+        low, high = int(first), int(last)
+        if not low <= high < low + _MOST_SHARDS:
+            raise DataError(f"{braces[0]} must count up, to {_MOST_SHARDS:,} shards at most.")
+        choices: Iterable[str] = (f"{n:0{len(first)}}" for n in range(low, high + 1))
+    else:
+        choices = words.split(",")
+    for choice in choices:
+        yield from _expanded(pattern[: braces.start()] + choice + pattern[braces.end() :])
 
 
 def _root(path: Path, shards: Sequence[Path]) -> Path:

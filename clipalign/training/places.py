@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from clipalign.config import RunConfig
+from clipalign.dataset_specs import is_shard_pattern
 from clipalign.datasets.locate import locate_dataset
 from clipalign.errors import UsageError
 from clipalign.models.spec import EMBEDDED
@@ -92,4 +93,5 @@ def _there(text: str) -> str:
 
 
 def _existing(path: str) -> str:
-    return os.path.abspath(path) if os.path.exists(path) else path
+    """A path that is there, or a pattern of shards, as it is found from any folder."""
+    return os.path.abspath(path) if is_shard_pattern(path) or os.path.exists(path) else path

@@ -80,8 +80,26 @@ def test_shards_of_one_name_in_two_folders_are_told_apart(tmp_path):
         data = WebDataset(path=path)
         assert [e.key for e in data.examples("train")] == ["a/0.tar/0", "b/0.tar/0"]
         assert [e.key for e in data.examples("test")] == ["test/0.tar/0"]
-    with pytest.raises(DataError, match=r"write \* for what differs"):
-        WebDataset(path=tmp_path / "{a,b}" / "0.tar")
+
+
+def test_braces_name_shards_as_in_a_shell(tmp_path):
+    for name in ("train-08", "train-09", "train-10", "val-08"):
+        shard(tmp_path / f"{name}.tar", [("0.png", picture()), ("0.cls", "ant")])
+    pattern = str(tmp_path / "{train,val}-{08..09}.tar")
+    with pytest.raises(DataError, match=r"There is no shard .*val-09\.tar"):
+        WebDataset(path=pattern)
+    shard(tmp_path / "val-09.tar", [("0.png", picture()), ("0.cls", "ant")])
+    data = load_dataset(pattern, {})
+    keys = [e.key for split in ("train", "validation") for e in data.examples(split)]
+    assert keys == [f"{name}.tar/0" for name in ("train-08", "train-09", "val-08", "val-09")]
+    data = load_dataset(str(tmp_path / "*-{09..10}.tar"), {})
+    assert [e.key for e in data.examples("train")] == ["train-09.tar/0", "train-10.tar/0"]
+
+
+@pytest.mark.parametrize("braces", ["{9..1}", "{0..99999999}"])
+def test_braces_that_count_down_or_without_end_are_refused(tmp_path, braces):
+    with pytest.raises(DataError, match="must count up"):
+        WebDataset(path=tmp_path / f"{braces}.tar")
 
 
 def test_numbers_stand_for_names(tmp_path):

@@ -35,6 +35,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("dataset", "folder:photos", "folder:{here}/photos"),
         ("dataset", "my.csv", "{here}/my.csv"),
         ("dataset", "emoji", "emoji"),
+        ("dataset", "shards/*.tar", "{here}/shards/*.tar"),
     ],
 )
 def test_what_is_read_is_found_from_any_folder(here, key, given, kept) -> None:

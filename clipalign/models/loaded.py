@@ -85,6 +85,11 @@ class LoadedModel:
         self.spec, self.name, self.precision = spec, spec.name, precision
         self.device = usable_device(device)
         self.clip = clip.to(device=self.device, dtype=torch.float32).eval()
+        # only image towers are trained. Of weights that require a gradient torch computes texts to
+        # other last bits, even where it keeps none: `eval` and `train` would not share a cache
+        for name, parameter in self.clip.named_parameters():
+            if not name.startswith("visual."):
+                parameter.requires_grad_(False)
         self.set_memory_format(_memory_format(self.clip.visual))
         self.config = {key: dict(value) for key, value in config.items()}
         self.config["preprocess_cfg"] = dict(clip.visual.preprocess_cfg)

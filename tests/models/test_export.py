@@ -31,7 +31,7 @@ def test_open_clip_loads_what_was_exported(tiny, pixels_for, photo, tmp_path, na
     with torch.no_grad():
         logits = model.clip.get_logits(pixels, model.tokenize(TEXTS))[0]
         theirs = plain.eval().get_logits(pixels, tokenizer(TEXTS))[0]
-    torch.testing.assert_close(theirs, logits, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(theirs, logits, rtol=1e-5, atol=1e-5)
 
 
 def test_the_printed_line_is_the_call_that_loads_it(tiny, photo, tmp_path):

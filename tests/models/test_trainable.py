@@ -9,6 +9,7 @@ import torch
 from clipalign.errors import UsageError
 from clipalign.models.library import build_clip
 from clipalign.models.linear_map import LinearMap
+from clipalign.models.load import load_model
 from clipalign.models.towers import group_of
 from clipalign.models.trainable import apply_trainable, parse_trainable
 from clipalign.policy import log_policy
@@ -294,3 +295,12 @@ def test_lora_starts_the_same_for_the_same_seed(tiny):
     )
     assert all(torch.equal(first[n], second[n]) for n in first)
     assert not all(torch.equal(first[n], other[n]) for n in first)
+
+
+@pytest.mark.parametrize("text", ["image-encoder", "head", "last:1"])
+def test_texts_have_the_same_bits_before_a_part_is_trainable_and_after(text):
+    model = load_model("emoji-tiny")
+    names = [f"a photo of a {name}." for name in ("apple", "pear", "plum")]
+    before = model.encode_text(names)
+    apply_trainable(model, parse_trainable(text), seed=0)
+    assert torch.equal(model.encode_text(names), before)

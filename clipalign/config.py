@@ -238,7 +238,7 @@ class RunConfig(_Tree):
                 )
             return name
         kind = "objectives" if info.field_name == "method" else f"{info.field_name}s"
-        if kind == "datasets" and (Path(name).exists() or is_shard_pattern(name)):
+        if kind == "datasets" and (os.path.exists(name) or is_shard_pattern(name)):
             return name
         bare = name.partition(":")[0] if kind == "datasets" else name  # NAME or NAME:PATH
         try:

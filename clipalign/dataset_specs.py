@@ -21,7 +21,7 @@ _ENDINGS = ", ".join([*TABLES, ".tar"])
 
 def is_table(path: str | Path) -> bool:
     """Whether a path is a file that the dataset `table` reads, by the ending of its name."""
-    return Path(path).suffix.lower() in TABLES and Path(path).is_file()
+    return Path(path).suffix.lower() in TABLES and os.path.isfile(path)
 
 
 def is_shard_pattern(spec: str | Path) -> bool:
@@ -47,14 +47,14 @@ def locate_dataset(spec: str | Path, options: Mapping[str, Any]) -> tuple[str, d
     name, colon, place = str(spec).partition(":")
     if isinstance(spec, str) and name in known:
         return name, _with_path(name, place if colon else None, options)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's own, False for a name that is too long
         name, key = ("webdataset", "path") if _holds_shards(path) else ("folder", "root")
         return name, {key: str(spec), **options}
     if is_table(path):
         return "table", {"path": str(spec), **options}
-    if is_shard_pattern(spec) or (path.is_file() and path.suffix.lower() == ".tar"):
+    if is_shard_pattern(spec) or (os.path.isfile(path) and path.suffix.lower() == ".tar"):
         return "webdataset", {"path": str(spec), **options}
-    if path.exists():
+    if os.path.exists(path):
         raise UsageError(f"{path} is neither a folder nor a table nor shards ({_ENDINGS}).")
     raise UsageError(no_dataset(str(spec)))
 

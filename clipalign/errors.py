@@ -154,6 +154,8 @@ def _of_the_system(error: OSError) -> ClipAlignError | None:
                 f"A file is larger than this disk or your limits allow{place}. Choose another "
                 "place."
             )
+        case errno.ENAMETOOLONG:
+            return UsageError(f"A name is longer than this disk allows{place}.")
         case errno.EROFS:
             return StorageError(
                 f"The disk is read-only{place}. Choose another place with --output."

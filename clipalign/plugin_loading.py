@@ -139,8 +139,8 @@ def _load_one(loaded: Loaded, status: PluginStatus, point: EntryPoint) -> None:
                 getattr(manager.hook, f"register_{kind}")(register=register)
     except KeyboardInterrupt:  # a person's, as a rule: of a package that does not come to an end
         raise Interrupted(
-            f"Interrupted while the plugin {status.package} {status.version} was being loaded. "
-            f"{ENVIRONMENT}= (empty) leaves all plugins out."
+            f"Interrupted while the plugin {status.package} {status.version} was being loaded. Run "
+            f"the same command again; with {ENVIRONMENT}= (empty) it leaves all plugins out."
         ) from None
     except BaseException as error:
         trace = "".join(traceback.format_exception(error))

@@ -313,3 +313,9 @@ def test_tables_align_and_wrap_their_last_column():
         "           five",
         "long-name  x",
     ]
+
+
+@pytest.mark.parametrize("line", ["report {}", "transform {} --t 0", "compare {}.yaml"])
+def test_a_name_that_is_too_long_is_no_bug(capsys, line):
+    assert cli.run(line.format("9" * 400).split()) == 2
+    assert "A name is longer than this disk allows" in capsys.readouterr().err

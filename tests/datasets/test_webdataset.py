@@ -215,6 +215,7 @@ def test_a_name_and_a_path_say_where_a_dataset_lies(tmp_path):
         ("emoji:/x", {}, "takes no path"),
         ("folder:/x", {"root": "/y"}, "two places"),
         ("foldr:/x", {}, "'folder'"),
+        ("9" * 400, {}, "There is no dataset, folder or table"),  # longer than a name may be
     ):
         with pytest.raises(UsageError, match=words):
             locate_dataset(spec, options)

@@ -160,10 +160,10 @@ def register(kind: str, name: str, target: Any, *, summary: str = "", **metadata
             f"The {kind[:-1]} {name!r} belongs to {taken.package}: choose another name."
         )
     if kind == "objectives" and not isinstance(target, type):
-        from clipalign.objectives.function import objective_of
+        from clipalign.objectives.function import from_function
 
         try:
-            target = objective_of(target)
+            target = from_function(target)
         except (TypeError, ValueError) as error:
             raise PluginError(f"{call}: {error}.") from None
     module = str(getattr(target, "__module__", "__main__"))

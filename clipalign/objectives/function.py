@@ -11,10 +11,10 @@ from torch import Tensor
 
 from clipalign.objectives.base import Objective, ObjectiveOptions, PolicyBatch
 
-__all__ = ["objective_of"]
+__all__ = ["from_function"]
 
 
-def objective_of(function: Callable[..., Tensor]) -> type[Objective]:
+def from_function(function: Callable[..., Tensor]) -> type[Objective]:
     """The objective that a function is: PolicyBatch, options by keyword → per-image loss [B].
 
     It takes rows with both texts and reads the reference; for anything else write a class.

@@ -1,12 +1,21 @@
-"""Ctrl-C and SIGTERM where no training attends to them."""
+"""Ctrl-C and SIGTERM: how they arrive where no training attends to them, and what they never cut.
+
+An import of a library in C++ is such a thing: pybind11 ends the process (SIGABRT) where an
+exception comes out of the Python that it calls while it sets itself up.
+"""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 heard = False
 """Whether one arrived. Libraries written in C make other errors of the exception that it raises."""
+
+_blocks = 0  # that are not to be cut, one within another
+_waiting: int | None = None  # the signal that arrived in them
 
 
 def attend() -> None:
@@ -16,7 +25,32 @@ def attend() -> None:
             signal.signal(number, _arrived)
 
 
+@contextmanager
+def postponed() -> Iterator[None]:
+    """Until the end of the block a first signal waits; a second one is not kept waiting."""
+    global _blocks, _waiting
+    _blocks += 1
+    try:
+        yield
+    finally:
+        _blocks -= 1
+        if _waiting is not None and not _blocks:
+            number, _waiting = _waiting, None
+            signal.raise_signal(number)
+
+
+def waits(number: int) -> bool:
+    """For a handler: whether this signal is to be passed over, as it comes again after a block."""
+    global _waiting
+    if not _blocks or _waiting is not None:
+        return False
+    _waiting = number
+    return True
+
+
 def _arrived(number: int, frame: FrameType | None) -> None:
     global heard
+    if waits(number):
+        return
     heard = True
     raise KeyboardInterrupt

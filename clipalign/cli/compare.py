@@ -90,7 +90,7 @@ def compare(
         result = report(plan, reporter=out)
     else:
         make_plan(recipe, output, check_options=False)  # fails here, before torch is imported
-        out.note("Loading torch…")
+        out.load("torch")
         if dry_run:
             plan = make_plan(recipe, output)
             check_definitions(plan)

@@ -10,6 +10,7 @@ shows as its escape, never as an instruction to the terminal.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
+from clipalign import interrupts
 from clipalign.plugins import registry
 from clipalign.progress import Bar, Silent
 from clipalign.text import fold, printable
@@ -86,6 +88,13 @@ class Console:
         """What is being done, on standard error; nothing under `--quiet`."""
         if not self.quiet:
             print(printable(text), file=sys.stderr, flush=True)
+
+    def load(self, *libraries: str) -> None:
+        """Import these, and say so, as it takes seconds; a signal waits for the end of it."""
+        self.note(f"Loading {' and '.join(libraries)}…")
+        with interrupts.postponed():
+            for library in libraries:
+                importlib.import_module(library)
 
     def result(self, document: Any, text: str = "") -> None:
         """The command's result: `document` under `--json`, else `text`, even under `--quiet`."""

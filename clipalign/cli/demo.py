@@ -106,7 +106,7 @@ def demo(
     folder = output or Path("demo-fast" if fast else "demo")
     walk = _Walk(folder, fast, device, out)
     out.say(f"{_WELCOME}\n")
-    out.note("Loading torch…")
+    out.load("torch")
     from clipalign.training.signals import StopSignal
 
     try:

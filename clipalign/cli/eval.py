@@ -109,7 +109,7 @@ def evaluate_(
     chosen = list(dict.fromkeys(models or [_newest(out)]))
     for spec in [*chosen, *([against] if against not in (None, "reference", "none") else [])]:
         _check(spec)
-    out.note("Loading torch and open_clip…")
+    out.load("torch", "open_clip")
     from clipalign.evals.evaluate import evaluate, result_path
     from clipalign.models.spec import parse_model_spec
     from clipalign.reports.tables import results_document, summary_table

@@ -55,7 +55,7 @@ def export(
     """
     out = Console(json=as_json, quiet=quiet)
     check_words(form, push)
-    out.note("Loading torch…")
+    out.load("torch")
     from clipalign.evals.publish import export as run_export
 
     result = run_export(

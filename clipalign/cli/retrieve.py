@@ -55,7 +55,7 @@ def retrieve(
       clipalign retrieve "a dog." ViT-B-32/openai --dataset ./photos --column label
     """
     out = Console(json=as_json, quiet=quiet)
-    out.note("Loading torch and open_clip…")
+    out.load("torch", "open_clip")
     from clipalign.evals.retrieve import retrieve as search
     from clipalign.reports.retrieval_picture import write_retrieval_picture
 

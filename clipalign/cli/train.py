@@ -175,7 +175,7 @@ def train(
     if earlier is not None and _is_over(earlier):
         _finish(earlier, evaluate, device, form, push, out)
         return
-    out.note("Loading torch…")
+    out.load("torch")
     if known and (form or push):
         from clipalign.evals.publish import check_export
 

@@ -170,7 +170,7 @@ def transform(
         )
     _check(method, scan, "t" in options)
     check_words(form, push)
-    out.note("Loading torch and open_clip…")
+    out.load("torch", "open_clip")
     from clipalign.transforms.scan import parse_scan
     from clipalign.transforms.scan_files import keep_scan, write_scan
     from clipalign.transforms.transform import default_name, open_context

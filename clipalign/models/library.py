@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
+from clipalign import interrupts
 from clipalign.errors import ModelError
 
 __all__ = ["build_clip", "open_clip_module"]
@@ -28,7 +29,8 @@ def open_clip_module(announce: Announce | None = None) -> Any:
     """
     if "open_clip" not in sys.modules and announce is not None:
         announce("Loading open_clip…")
-    return importlib.import_module("open_clip")
+    with interrupts.postponed():
+        return importlib.import_module("open_clip")
 
 
 def build_clip(config: Mapping[str, Any]) -> Any:

@@ -7,6 +7,7 @@ import threading
 from types import FrameType
 from typing import Any
 
+from clipalign import interrupts
 from clipalign.errors import Interrupted
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -50,6 +51,8 @@ class StopSignal:
             raise Interrupted(str(self._stopped)) from None
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
+        if interrupts.waits(number):
+            return
         if self.within_steps and not self.requested:
             self.requested = True
             return

@@ -1,0 +1,91 @@
+"""A signal waits for the end of what must not be cut, and then does what it always does."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from clipalign import interrupts
+from clipalign.errors import Interrupted
+from clipalign.training.signals import StopSignal
+
+BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+
+@pytest.fixture(autouse=True)
+def attended() -> Iterator[None]:
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    interrupts.attend()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    interrupts.heard = False
+
+
+@BOTH
+def test_it_comes_after_the_outermost_block(number: int) -> None:
+    passed = []
+
+    def block() -> None:
+        with interrupts.postponed():
+            with interrupts.postponed():
+                signal.raise_signal(number)
+            passed.append(interrupts.heard)
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert passed == [False]
+    assert interrupts.heard
+
+
+@BOTH
+def test_a_training_hears_of_it_after_the_block_too(number: int) -> None:
+    passed = []
+
+    def block() -> None:
+        with StopSignal() as stop:
+            with interrupts.postponed():
+                signal.raise_signal(number)
+                passed.append(stop.requested)
+            passed.append("behind the block")
+
+    with pytest.raises(Interrupted, match=signal.Signals(number).name):
+        block()
+    assert passed == [False]
+
+
+def test_an_error_of_the_block_is_not_lost() -> None:
+    def block() -> None:
+        with interrupts.postponed():
+            signal.raise_signal(signal.SIGINT)
+            raise ImportError("no such library")
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        block()
+    assert isinstance(caught.value.__context__, ImportError)
+
+
+def test_a_second_one_is_not_kept_waiting() -> None:
+    passed = []
+
+    def block() -> None:
+        with interrupts.postponed():
+            signal.raise_signal(signal.SIGINT)
+            passed.append("the first")
+            signal.raise_signal(signal.SIGINT)
+            passed.append("the second")
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert passed == ["the first"]
+
+
+def test_without_a_signal_nothing_happens() -> None:
+    with interrupts.postponed():
+        pass
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with interrupts.postponed():
+        signal.raise_signal(signal.SIGTERM)
+    assert not interrupts.heard

@@ -133,8 +133,10 @@ def line_chart(chart: Chart) -> Markup:
         lower = x_of(x) < taken and not lower  # beside the one before, a line further down
         taken = x_of(x) + 8 + _LETTER * len(name)
         parts.append(f'<line class="mark" x1="{at}" x2="{at}" y1="{_TOP}" y2="{bottom}"/>')
+        inside = x_of(x) + 4 + _LETTER * len(name) <= right  # beyond it the lines have their names
+        where = 'dx="4"' if inside else 'dx="-4" text-anchor="end"'
         parts.append(
-            f'<text class="mark-label" x="{at}" y="{_TOP}" dx="4" '
+            f'<text class="mark-label" x="{at}" y="{_TOP}" {where} '
             f'dy="{1.8 if lower else 0.6}em">{_text(name)}</text>'
         )
     parts.append(f'<line class="cursor" hidden="" x1="0" x2="0" y1="{_TOP}" y2="{bottom}"/>')

@@ -56,18 +56,22 @@ def _table(source: Source, measured: Measured) -> ClassTable:
 
 
 def _before(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Accuracy of the reference on each class, clean and attacked; of typographic rows alone.
+    """Accuracies of the reference on each class, which results give of the model alone.
 
-    A photograph whose word names its own class is neither.
+    Of typographic rows clean and attacked, where a photograph whose word names its own class is
+    neither; of a concept's rows that of the activity.
     """
     right: dict[tuple[str, str], list[bool]] = {}
     for row in rows:
-        own = row.get("written") == row.get("label")
-        if "style" in row and "reference_predicted" in row and not own:
+        label = row.get("label")
+        if "reference_predicted_activity" in row:
+            label, kind, said = row["activity"], "activity", row["reference_predicted_activity"]
+        elif "style" in row and "reference_predicted" in row and row.get("written") != label:
             kind = "clean" if row.get("written") is None else "attacked"
-            right.setdefault((row["label"], kind), []).append(
-                row["reference_predicted"] == row["label"]
-            )
+            said = row["reference_predicted"]
+        else:
+            continue
+        right.setdefault((str(label), kind), []).append(said == label)
     found: dict[str, dict[str, float]] = {}
     for (name, kind), each in right.items():
         found.setdefault(name, {})[f"reference_{kind}_accuracy"] = sum(each) / len(each)
@@ -86,7 +90,10 @@ def _heading(key: str) -> str:
     if own == "n" or own.endswith("_n"):
         words = f"{label(own.removesuffix('_n'))} images" if own != "n" else "images"
     elif own.startswith("n_"):
-        words = f"{label(own.removeprefix('n_'))}, images"
+        of = label(own.removeprefix("n_"))
+        words = (
+            f"{of.removesuffix(' at k')} in the top k" if of.endswith(" at k") else f"{of} images"
+        )
     words += " (%)" if _is_share(key) else ""
     return f"{words}, before" if own != key else words
 

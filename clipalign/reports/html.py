@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from clipalign._version import __version__
 from clipalign.errors import UsageError
@@ -78,7 +78,7 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"json": json.dumps, "script_json": _script_json}
+    environment.filters |= {"json": json.dumps, "script_json": _script_json, "tight": _tight}
     script, style = _file("report.js"), _file("report.css")
     template = environment.from_string(_file("report.html"))
     return template.render(
@@ -184,6 +184,12 @@ def _script_json(value: Any) -> Markup:
     for letter in "<>&":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return Markup(text)
+
+
+def _tight(text: str) -> Markup:
+    """Prose whose numbers do not part from their signs at the end of a line."""
+    inert = str(escape(printable(text)))
+    return Markup(inert.replace(" %", "&nbsp;%").replace(" = ", "&nbsp;=&nbsp;"))
 
 
 def _inert_tree(value: Any) -> Any:

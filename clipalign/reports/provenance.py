@@ -30,7 +30,7 @@ class Provenance:
         config: as YAML; empty without a run.
         environment: names and values.
         manifest: of the preference set, as YAML, or why there is none to show.
-        results: (file, names and values) of each result.
+        results: (file, names and values) of each result, or of the scan.
         commands: that make it again, one a line.
     """
 
@@ -52,7 +52,7 @@ def provenance_of(source: Source) -> Provenance:
         text,
         tuple(environment),
         _manifest(config),
-        tuple((m.path.name, _identity(m.result)) for m in source.results),
+        (*((m.path.name, _identity(m.result)) for m in source.results), *_scanned(source)),
         tuple(_commands(source)),
     )
 
@@ -170,6 +170,17 @@ def _shortened(texts: Sequence[str] | None) -> list[str] | None:
     if texts is None or len(texts) <= 10:
         return list(texts) if texts is not None else None
     return [*texts[:10], f"… and {len(texts) - 10} more"]
+
+
+def _scanned(source: Source) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
+    """What a scan that was named by itself says of where it comes from."""
+    if source.scan is None or source.run is not None:
+        return []
+    ts = [row["t"] for row in source.scan["rows"]]
+    rows = {key: value for key, value in source.scan.items() if key != "rows"}
+    rows |= {"t": f"{len(ts)} values from {min(ts):g} to {max(ts):g}"}
+    words = {k: ", ".join(v) if isinstance(v, list) else str(v) for k, v in rows.items()}
+    return [("scan.json", tuple(words.items()))]
 
 
 def _identity(result: SuiteResult) -> tuple[tuple[str, str], ...]:

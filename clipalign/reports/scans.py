@@ -12,7 +12,7 @@ from clipalign.reports.gallery import Gallery
 __all__ = ["Turned", "gallery_charts", "scan_charts", "turned"]
 
 _ENDS = ((0.0, "0"), (1.0, "1"))
-_WORDS = "From 0, the model as it was, to 1, as it was trained"
+_WORDS = "At t = 0 it is the model as it was, at t = 1 as it was trained."
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ def turned(name: str, scan: Mapping[str, Any]) -> Turned:
     n = f"{scan['images']:,}"
     if "od" in scan["rows"][0]:
         about = (
-            f"{_WORDS}: does it choose the object, or the word that is written on it? "
-            f"{n} attacked images of {scan['dataset']}, split {scan['split']}."
+            "Does it choose the object, or the word that is written on it? "
+            f"{_WORDS} {n} attacked images of {scan['dataset']}, split {scan['split']}."
         )
     else:
-        about = f"{_WORDS}. {n} images."
+        about = f"{_WORDS} {n} images."
     return Turned(name, about, charts, headings, [(t, [v.get(t) for v in values]) for t in ts])
 
 

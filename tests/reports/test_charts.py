@@ -1,6 +1,8 @@
-"""Axes: round numbers that span the values."""
+"""Axes are round numbers that span the values; labels stand beside what they name."""
 
 from __future__ import annotations
+
+import re
 
 from clipalign.reports.charts import Chart, Line, line_chart, ticks
 
@@ -18,3 +20,10 @@ def test_an_axis_ends_at_its_ticks() -> None:
     assert low <= 0.938
     assert high >= 1.007
     assert line_chart(chart).count('class="grid"') == len(chart.y_ticks)
+
+
+def test_the_label_of_a_mark_stays_within_the_axes() -> None:
+    lines = [Line("gender", [-1, 0, 1], [0.9, 0.9, 0.1])]
+    drawn = line_chart(Chart("Over t", lines, "t", marks=[(0.0, "0"), (1.0, "as trained")]))
+    places = re.findall(r'class="mark-label" x="([\d.]+)" y="10" (dx="-?4"[^>]*?) dy', drawn)
+    assert [how for _, how in places] == ['dx="4"', 'dx="-4" text-anchor="end"']

@@ -199,8 +199,12 @@ def test_on_paper_everything_is_open_and_the_controls_are_gone(open_page):
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details:not([open])").count() == 0
     assert page.locator("img[loading=lazy]").count() == 0
-    for selector in (".bar", ".filters", ".dial input"):
+    for selector in (".bar", ".filters", ".dial input", ".sortable button"):
         assert not page.locator(selector).first.is_visible()
+    for table in page.locator("table").all():  # nothing is cut at the edge, no heading is lost
+        assert table.evaluate("t => t.parentElement.scrollWidth <= t.parentElement.clientWidth")
+    first = page.locator(".sortable thead th").first
+    assert "class" in first.evaluate("th => getComputedStyle(th, '::before').content")
 
 
 def test_without_scripts_the_numbers_and_pictures_are_there(browser, address):

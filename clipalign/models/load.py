@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from clipalign.errors import ModelError
-from clipalign.files import parse_json, read_regular
+from clipalign.files import canonical_json, parse_json, read_regular
 from clipalign.models.library import Announce, build_clip, open_clip_module
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.soundness import check_size, check_sums
@@ -220,6 +220,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _parse_config(text: str, where: str) -> dict[str, Any]:
     try:
         config = parse_json(text)
+        canonical_json(config)  # Python reads NaN and infinity; JSON has neither, nor has a model
     except ValueError as error:
         raise ModelError(f"{where} is not JSON: {error}") from error
     model_cfg = config.get("model_cfg") if isinstance(config, dict) else None

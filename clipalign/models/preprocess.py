@@ -49,8 +49,11 @@ class Preprocess:
             raise ModelError(
                 f"The model's preprocess_cfg cannot be used: {type(error).__name__}: {error}"
             ) from error
-        if not (self.std > 0).all():
-            raise ModelError("The model's preprocess_cfg has a std that is not above 0.")
+        if not (self.mean.isfinite().all() and self.std.isfinite().all() and (self.std > 0).all()):
+            raise ModelError(
+                "The model's preprocess_cfg has a mean or std that is no number, or a std that is "
+                "not above 0."
+            )
 
     def __call__(self, image: Image) -> Tensor:
         """[3, H, W] float32, normalised."""

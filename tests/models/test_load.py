@@ -230,6 +230,7 @@ def test_a_text_tower_of_another_width_than_the_image_tower_is_refused(copy_of):
     [
         ("{not json", "is not JSON"),
         ("[]", "lacks embed_dim"),
+        ('{"model_cfg": {}, "preprocess_cfg": {"mean": [0, 0, -Infinity]}}', "is not JSON"),
         ('{"model_cfg": {"embed_dim": 4}}', "lacks vision_cfg, text_cfg"),
         (
             '{"model_cfg": {"embed_dim": 4, "vision_cfg": {"colour": 1}, "text_cfg": {}}}',

@@ -54,7 +54,14 @@ def test_normalising_leaves_the_stored_pixels_alone(photo):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"resize_mode": "stretch"}, {"colour": 1}, {"std": (0.2, 0.2, 0.0)}]
+    "wrong",
+    [
+        {"resize_mode": "stretch"},
+        {"colour": 1},
+        {"std": (0.2, 0.2, 0.0)},
+        {"std": (0.2, 0.2, float("nan"))},
+        {"mean": (0.5, float("-inf"), 0.5)},
+    ],
 )
 def test_a_wrong_configuration_is_a_model_error(wrong):
     with pytest.raises(ModelError, match="preprocess_cfg"):

@@ -122,7 +122,7 @@ class _Scan:
 
     def __init__(self, root: Path, extensions: tuple[str, ...]) -> None:
         self._root, self._extensions = root, extensions
-        self._real = os.path.realpath(root)
+        self._real, self._prefix = os.path.realpath(root), os.path.join(root, "")
         self.files: list[tuple[str, int, int]] = []
         """Name, bytes, and when it was last changed, in ns."""
 
@@ -250,7 +250,7 @@ class _Scan:
         return name.lower().endswith(self._extensions)
 
     def _name(self, path: str) -> str:
-        return Path(path).relative_to(self._root).as_posix()
+        return path.removeprefix(self._prefix).replace(os.sep, "/")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -22,6 +22,9 @@ from clipalign.files import storage_errors
 
 __all__ = ["staged", "take_place"]
 
+_PARTS = (".tmp", ".old")
+"""What is being filled, and what it replaces."""
+
 
 @contextlib.contextmanager
 def staged(target: Path, *, replace: bool) -> Iterator[Path]:
@@ -57,7 +60,7 @@ def staged(target: Path, *, replace: bool) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         lock.release()
-        _with(stem, ".lock").unlink(missing_ok=True)
+        _forget(stem)
 
 
 def take_place(folder: Path, target: Path) -> None:
@@ -98,9 +101,15 @@ def _sweep(target: Path) -> None:
         with contextlib.suppress(Timeout), FileLock(path).acquire(timeout=0):
             if _with(stem, ".old").is_dir() and not target.exists():
                 os.rename(_with(stem, ".old"), target)  # killed between the two renames
-            for suffix in (".tmp", ".old"):
+            for suffix in _PARTS:
                 shutil.rmtree(_with(stem, suffix), ignore_errors=True)
-            path.unlink(missing_ok=True)
+            _forget(stem)
+
+
+def _forget(stem: Path) -> None:
+    """Remove the lock, unless something could not be removed that the next process is to sweep."""
+    if not any(_with(stem, suffix).exists() for suffix in _PARTS):
+        _with(stem, ".lock").unlink(missing_ok=True)
 
 
 def _with(stem: Path, suffix: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,4 +43,22 @@ def test_what_a_killed_process_moved_away_comes_back(tmp_path: Path) -> None:
     (tmp_path / ".set-0123abcd.lock").touch()
     with staged(target, replace=True):
         assert (target / "whole").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["set"]
+
+
+def test_what_cannot_be_removed_is_swept_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(target: Path) -> None:
+        with staged(target, replace=False) as folder:
+            (folder / "half").touch()
+            raise OSError("no more open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", lambda *_, **__: None)  # it opens what it removes
+        with pytest.raises(OSError, match="no more open files"):
+            fail(tmp_path / "set")
+    assert len(list(tmp_path.glob(".set-*.tmp"))) == 1
+    with staged(tmp_path / "set", replace=False) as folder:
+        (folder / "whole").touch()
     assert [p.name for p in tmp_path.iterdir()] == ["set"]

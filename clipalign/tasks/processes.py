@@ -35,12 +35,17 @@ class Processes:
     Args:
         count: how many at most; each is started when there is work that no idle one takes.
         begin: the first call of every process, pickled: a function of a module and its arguments.
+
+    Raises:
+        OSError: the system gives no more files.
     """
 
     def __init__(self, count: int, begin: bytes) -> None:
         self._begin = begin
         self._own = threading.local()
         self._started: list[tuple[BaseProcess, Connection]] = []
+        # The first process brings a resource tracker, which would undo the mask of its thread.
+        resource_tracker.ensure_running()
         self._threads = ThreadPoolExecutor(count, "worker", _shield)
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -90,9 +95,8 @@ def _shield() -> None:
     """Let what this thread starts inherit a mask.
 
     Until a process attends to signals, a Ctrl-C that the terminal sends to everybody would end it
-    with a traceback. The resource tracker, which the first process brings, undoes the mask.
+    with a traceback.
     """
-    resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 

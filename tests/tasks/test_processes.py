@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
 from multiprocessing.connection import Connection
 
@@ -131,3 +133,15 @@ def test_closed_it_leaves_nobody(at_once):
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_where_no_more_files_may_be_open_it_says_so_at_once():
+    code = (
+        "import resource\n"
+        "from clipalign.tasks.processes import Processes\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (4, 4))\n"
+        "try:\n    Processes(2, b'')\n"
+        "except OSError as error:\n    print(error.strerror)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "Too many open files\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 
@@ -237,6 +238,10 @@ def test_matlab_files_are_read(tmp_path):
     scipy.savemat(flowers / "imagelabels.mat", {"labels": numpy.array([[1, 2, 60]])})
     ids = {name: numpy.array([[i, i]]) for i, name in enumerate(("trnid", "valid", "tstid"), 1)}
     scipy.savemat(flowers / "setid.mat", ids)
+    if not hasattr(importlib.import_module("torchvision.datasets").Flowers102, "classes"):
+        with pytest.raises(DataError, match=r"need torchvision 0\.22"):
+            load_dataset(f"flowers102:{flowers}", {})
+        return
     data = load_dataset(f"flowers102:{flowers}", {})
     assert data.splits() == ["train", "validation", "test"]
     assert data.examples("test")[0].label == "pink-yellow dahlia"

@@ -227,7 +227,7 @@ WRONG = (
     (("export", "hf-hub:org/absent", "-o", "absent"), 6),
     (("export", "runs/a", "-o", "pushed", "--push", "hf-hub:me/model"), 2),
     (("train", "--method=ktoo"), 3),
-    (("train", "--set=trackers=[wandb]", "-o", "tracked"), None),
+    (("train", "--set=trackers=[absent]", "-o", "tracked"), 3),
     (("train", "--set=train.lr=x", "--set=nothing.at=all"), 3),
     (("eval", "nowhere/at/all", "--suite=typographic"), 6),
     (("prepare", "typographic", "--dataset", "nowhere", "-o", "none"), 2),

@@ -42,7 +42,7 @@ def test_every_hook_documents_its_signature(hook):
         return
     assert list(signature.parameters) == list(LIFE_CYCLE_HOOKS[hook])
     for name in signature.parameters:
-        assert re.search(rf"^ {{8}}{name}: \S", function.__doc__, re.MULTILINE), name
+        assert re.search(rf"^ +{name}: \S", function.__doc__, re.MULTILINE), name
 
 
 def test_what_registration_hooks_are_handed_is_documented():

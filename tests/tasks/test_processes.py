@@ -83,7 +83,7 @@ def test_an_error_keeps_its_kind_and_the_process_goes_on(pool):
 
 @pytest.mark.parametrize(
     ("function", "words"),
-    [(raises_what_needs_two, "NeedsTwo: a fault in the cellar"), (unsendable, "pickle")],
+    [(raises_what_needs_two, "NeedsTwo: a fault in the cellar"), (unsendable, "lambda")],
 )
 def test_what_cannot_travel_back_is_told_in_words(pool, function, words):
     with pytest.raises(Exception, match=words):

@@ -301,6 +301,13 @@ def test_without_network_a_download_fails_with_words(monkeypatch):
         assert f"Fetching {text}, where it is not in the cache…" in heard
 
 
+def test_a_tag_that_is_unknown_is_not_fetched():
+    heard: list[str] = []
+    with pytest.raises(ModelError, match=r"no weights 'opnai'.*'openai'"):
+        load_model("ViT-B-32/opnai", announce=heard.append)
+    assert not any(words.startswith("Fetching") for words in heard)
+
+
 def test_offline_holds_for_other_servers_too(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HOME", str(tmp_path))

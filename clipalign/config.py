@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -26,7 +26,7 @@ from pydantic import (
 
 from clipalign.dataset_specs import is_shard_pattern, no_dataset
 from clipalign.entries import TermEntry, TrackerEntry, sum_name
-from clipalign.errors import ConfigError, UsageError
+from clipalign.errors import ConfigError, ModelError, UsageError
 from clipalign.named_options import problems_in_options
 from clipalign.options import explain
 from clipalign.plain_yaml import parse_yaml, read_yaml_mapping
@@ -274,6 +274,7 @@ def load_config(
     overrides: Sequence[str] = (),
     *,
     check_options: bool = False,
+    check_model: Callable[[str], object] | None = None,
     **flags: Any,
 ) -> RunConfig:
     """Read a configuration.
@@ -284,10 +285,12 @@ def load_config(
             (dataset_options.b), and so for the task and the method.
         check_options: also check the options of the method, task and dataset, which imports them
             (and torch).
+        check_model: also check the model spec with this (`parse_model_spec`).
         **flags: values by key, dots for inner keys; None is skipped, and what is a path is text.
 
     Raises:
         ConfigError: with one line for each thing that is wrong.
+        ModelError: the model spec alone is wrong.
     """
     tree = {} if path is None else read_yaml_mapping(Path(path))
     method, method_options = tree.get("method"), tree.get("method_options")
@@ -312,7 +315,9 @@ def load_config(
     if method not in (None, tree.get("method")) and tree.get("method_options") is method_options:
         tree.pop("method_options", None)  # they are those of the file's method
     source = "the configuration" if path is None else str(path)
-    return build_config(tree, source, check_options=check_options, problems=problems)
+    return build_config(
+        tree, source, check_options=check_options, check_model=check_model, problems=problems
+    )
 
 
 def build_config(
@@ -320,6 +325,7 @@ def build_config(
     source: str,
     *,
     check_options: bool = False,
+    check_model: Callable[[str], object] | None = None,
     problems: Sequence[str] = (),
 ) -> RunConfig:
     """The configuration that a tree of plain values is.
@@ -328,10 +334,12 @@ def build_config(
         tree: keys and values as YAML gives them; keys left out take their defaults.
         source: what the tree is, for the message.
         check_options: also check the options of what it names, which imports them (and torch).
+        check_model: also check the model spec with this, which raises ModelError.
         problems: found before; they are reported with the rest.
 
     Raises:
         ConfigError: with one line for each thing that is wrong.
+        ModelError: the model spec alone is wrong.
     """
     problems = list(problems)
     try:
@@ -340,6 +348,13 @@ def build_config(
         problems += explain(error, RunConfig)
     if check_options:
         problems += problems_in_options(tree, RunConfig)
+    if check_model is not None and isinstance(model := tree.get("model"), str):
+        try:
+            check_model(model)
+        except ModelError as error:
+            if not problems:
+                raise
+            problems.append(f"model: {error}")
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise ConfigError(f"There is something wrong in {source}:\n{lines}")

@@ -39,7 +39,7 @@ from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.tasks.prepare import prepare
 from clipalign.tasks.shards import parse_shard
 from clipalign.text import printable, sheet_cell
-from clipalign.transforms.scan import MAX_POINTS, parse_scan
+from clipalign.transforms.scan_values import MAX_POINTS, parse_scan
 
 EXAMPLES = int(os.environ.get("CLIPALIGN_EXAMPLES", 40))
 some = settings(

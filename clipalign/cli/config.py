@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from clipalign.cli.console import Console, JsonFlag, QuietFlag
-from clipalign.errors import ConfigError, UsageError, near_matches
+from clipalign.errors import ConfigError, ModelError, UsageError, near_matches
 
 app = typer.Typer(no_args_is_help=True, help="Show, check, describe and copy configurations.")
 
@@ -88,8 +88,12 @@ def validate(
       clipalign config validate recipe.yaml
     """
     from clipalign.config import load_config
+    from clipalign.models.spec import parse_model_spec
 
-    load_config(path, overrides or (), check_options=True)
+    try:
+        load_config(path, overrides or (), check_options=True, check_model=parse_model_spec)
+    except ModelError as error:
+        raise ConfigError(f"There is something wrong in {path}:\n  model: {error}") from None
     Console(json=as_json, quiet=quiet).result(
         {"file": str(path), "valid": True}, f"{path} is valid."
     )

@@ -18,6 +18,7 @@ from clipalign.cli.console import (
 )
 from clipalign.cli.runs import complete_runs
 from clipalign.errors import RunError, UsageError
+from clipalign.transforms.scan_values import parse_scan
 
 if TYPE_CHECKING:
     from clipalign.reports.report import ReportResult
@@ -86,6 +87,7 @@ def report(
     chosen = paths or [_newest()]
     options = _dataset_options(settings or (), dataset)
     _check(chosen)
+    parse_scan(scan)
     out.note("Gathering results and images…")
     from clipalign.reports.report import report as write_report
 

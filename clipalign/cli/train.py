@@ -166,12 +166,11 @@ def train(
 
     check_words(form, push)
     # names and bounds fail here, before torch is imported
-    known = load_config(config, settings, **keys) if resume is None else None
-    earlier = None
-    if known:
-        parse_model_spec(known.model)
+    known = earlier = None
+    if resume is None:
+        known = load_config(config, settings, check_model=parse_model_spec, **keys)
     elif not any(value is not None for value in (config, settings or None, *keys.values())):
-        earlier, known = RunDirectory.open(resume or Path())
+        earlier, known = RunDirectory.open(resume)
     if earlier is not None and _is_over(earlier):
         _finish(earlier, evaluate, device, form, push, out)
         return

@@ -23,6 +23,7 @@ from clipalign.cli.report import report_line
 from clipalign.cli.runs import complete_models
 from clipalign.errors import UsageError
 from clipalign.plugins import registry
+from clipalign.transforms.scan_values import parse_scan
 
 app = typer.Typer()
 
@@ -170,8 +171,8 @@ def transform(
         )
     _check(method, scan, "t" in options)
     check_words(form, push)
+    values = parse_scan(scan) if scan else []
     out.load("torch", "open_clip")
-    from clipalign.transforms.scan import parse_scan
     from clipalign.transforms.scan_files import keep_scan, write_scan
     from clipalign.transforms.transform import default_name, open_context
     from clipalign.transforms.transform import scan as run_scan
@@ -181,7 +182,6 @@ def transform(
         from clipalign.evals.publish import check_export
 
         check_export(run, form, push)
-    values = parse_scan(scan) if scan else []
     context = open_context(
         run,
         task=task,

@@ -32,7 +32,7 @@ class EmojiPeople:
 
     The label is the occupation or activity ("police officer", "running"); attributes are `gender`
     ("woman" or "man"), `activity` (the label again), `kind` ("occupation" or "activity"), `tone`
-    and `art_style`.
+    and `art_style`. The six tones of a drawing are one drawing in other colours, and share a group.
 
     Splits:
         train: the styles that pretraining saw, less one.
@@ -80,7 +80,7 @@ class EmojiPeople:
         found = []
         for emoji in self._people:
             for style in _styles(emoji, split):
-                group = f"{emoji.code}-{style}"
+                drawing = f"{emoji.concept}-{emoji.gender}-{style}"  # whatever its tone
                 attributes = {
                     "gender": emoji.gender,
                     "activity": emoji.concept,
@@ -90,9 +90,8 @@ class EmojiPeople:
                 }
                 for view in range(self.test_views if split == "test" else self.views):
                     source = (emoji.index, style, split, view)
-                    found.append(
-                        Example(f"{group}-{view}", emoji.concept, source, group, attributes)
-                    )
+                    key = f"{emoji.code}-{style}-{view}"
+                    found.append(Example(key, emoji.concept, source, drawing, attributes))
         return found
 
     def image(self, example: Example) -> Image.Image:

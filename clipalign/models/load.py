@@ -88,8 +88,10 @@ def load_model(
     """
     parsed = spec if isinstance(spec, ModelSpec) else parse_model_spec(spec)
     open_clip_module(announce)
-    if parsed.kind == "hub" and announce is not None:
-        announce(f"Fetching {parsed}, where it is not in the hub's cache…")
+    if parsed.kind == "pretrained":
+        matching_architecture(parsed)  # an unknown tag is refused before anything is fetched
+    if parsed.kind in ("hub", "pretrained") and announce is not None:
+        announce(f"Fetching {parsed}, where it is not in the cache…")
     with _hub_silent():
         source = _SOURCES[parsed.kind](parsed)
     check_size(source.config["model_cfg"], source.weights)

@@ -144,6 +144,8 @@ class Objective(nn.Module):
     def initial_value(self, batch: PolicyBatch) -> Tensor | None:
         """The loss [B] that the formula gives when π_θ = π_ref, or None where it is not known.
 
+        Only a loss that reads no reference may leave it unknown: the contract asks the others.
+
         The first training step compares it, in evaluation mode, with what `forward` returns of
         the reference in place of the policy, so that a wrong formula is caught before any step is
         taken.

@@ -22,7 +22,7 @@ from clipalign.reports.provenance import provenance_of
 from clipalign.reports.scans import gallery_charts, turned
 from clipalign.reports.sources import Source, find_sources
 from clipalign.reports.wall import Wall, build_wall
-from clipalign.transforms.scan import parse_scan
+from clipalign.transforms.scan_values import parse_scan
 
 __all__ = ["WALL", "ReportResult", "report"]
 

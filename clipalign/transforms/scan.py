@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from clipalign.errors import UsageError
 from clipalign.evals.fairness import bias_at_k
 from clipalign.evals.metrics import kl_divergence
 from clipalign.progress import Reporter, Silent
 from clipalign.transforms.scanned import Panel, percent
 from clipalign.transforms.spectrum import Powers
 
-__all__ = ["MAX_POINTS", "Scan", "ScanRow", "parse_scan", "scan_powers"]
-
-MAX_POINTS = 10_000
+__all__ = ["Scan", "ScanRow", "scan_powers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,29 +101,6 @@ class Scan:
         gap = Panel("group gap", {"group gap": [row.gap for row in self.rows]})
         below = gap if None in kl else Panel("KL to t = 0 (nats)", {"KL": kl})
         return Panel("%", shares, percent=True), below
-
-
-def parse_scan(text: str) -> list[float]:
-    """The values of "A:B:STEP", both ends included: "-2:1.2:0.1" gives 33.
-
-    Raises:
-        UsageError: it is not that, or holds no value or far too many.
-    """
-    try:
-        low, high, step = (float(part) for part in text.split(":"))
-    except ValueError:
-        raise UsageError(f"A scan is A:B:STEP, such as -2:1.2:0.1, and not {text!r}.") from None
-    if not all(map(math.isfinite, (low, high, step))) or step <= 0 or high < low:
-        raise UsageError(
-            f"The scan {text!r} holds no value: A:B:STEP needs A ≤ B and a STEP above 0."
-        )
-    steps = (high - low) / step  # infinite where the ends lie too far apart
-    if steps + 1 > MAX_POINTS:
-        raise UsageError(
-            f"The scan {text!r} holds {steps + 1:.6g} values; at most {MAX_POINTS} are taken."
-        )
-    count = math.floor(steps + 1e-9) + 1
-    return [round(low + i * step, 12) + 0.0 for i in range(count)]
 
 
 def scan_powers(

@@ -27,8 +27,9 @@ from clipalign.transforms.base import Fitter, Transform
 from clipalign.transforms.context import RECORD, FitContext
 from clipalign.transforms.power import powers_of
 from clipalign.transforms.reading_scan import ReadingScan, scan_reading
-from clipalign.transforms.scan import Scan, parse_scan, scan_powers
+from clipalign.transforms.scan import Scan, scan_powers
 from clipalign.transforms.scan_files import write_scan
+from clipalign.transforms.scan_values import parse_scan
 
 __all__ = ["TransformResult", "open_context", "scan", "transform"]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipalign.transforms.scan import parse_scan
+from clipalign.transforms.scan_values import parse_scan
 from clipalign.transforms.transform import scan
 
 Curves = dict[str, list[list[float]]]

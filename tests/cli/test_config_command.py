@@ -63,6 +63,20 @@ def test_validate_reports_everything_and_ends_with_3(command, tmp_path):
     assert "train.lrr: unknown key. Did you mean 'lr'?" in message
 
 
+def test_a_model_that_nothing_is_named_stands_with_the_rest(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text("model: ViT-B-33/openai\n")
+    assert run(["config", "validate", "recipe.yaml"]) == 3
+    assert "model: Unknown model 'ViT-B-33/openai'" in capsys.readouterr().err
+    # alone, it ends a training with the code of a model
+    assert run(["train", "--config", "recipe.yaml"]) == 6
+    assert run(["train", "--config", "recipe.yaml", "--method", "dop"]) == 3
+    said = capsys.readouterr().err
+    assert "method: There is no objective 'dop'. Did you mean 'dpo'?" in said
+    assert "model: Unknown model 'ViT-B-33/openai'" in said
+    assert "Did you mean 'ViT-B-32'" in said
+
+
 def test_validate_checks_the_options_too(command, tmp_path):
     (tmp_path / "bad.yaml").write_text("method_options: {betta: 1}\n")
     done = command("config", "validate", "bad.yaml")

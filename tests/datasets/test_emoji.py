@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from clipalign.datasets.base import Dataset
+from clipalign.datasets.base import Dataset, Example
 from clipalign.datasets.emoji import (
     STYLES,
     UNSEEN_STYLE,
@@ -17,6 +17,7 @@ from clipalign.datasets.emoji import (
     sprite,
     vary,
 )
+from clipalign.datasets.emoji_people import EmojiPeople
 from clipalign.errors import DataError
 
 
@@ -111,6 +112,24 @@ def test_keys_are_unique_and_views_share_a_group(world):
         examples = world.examples(split)
         assert len({e.key for e in examples}) == len(examples)
         assert len({e.group for e in examples}) * 2 == len(examples)
+
+
+def test_the_tones_and_views_of_a_drawing_of_people_share_a_group():
+    people = EmojiPeople()
+    for split, pictures in (("validation", 6), ("test", 24)):
+        drawings: dict[str, list[Example]] = {}
+        for example in people.examples(split):
+            assert example.group is not None
+            drawings.setdefault(example.group, []).append(example)
+        assert max(map(len, drawings.values())) == pictures
+        for each in drawings.values():
+            facts = {(e.label, e.attributes["gender"], e.attributes["art_style"]) for e in each}
+            assert len(facts) == 1
+            assert len({e.attributes["tone"] for e in each}) in (1, 6)  # some are drawn in one
+        assert len(drawings) == len(
+            {(e.label, e.attributes["gender"], e.attributes["art_style"])
+             for e in people.examples(split)}
+        )  # fmt: skip
 
 
 def test_the_fingerprint_covers_the_options():

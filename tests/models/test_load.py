@@ -293,9 +293,19 @@ def test_without_network_a_download_fails_with_words(monkeypatch):
     monkeypatch.setattr(module, "download_pretrained", no_network)
     monkeypatch.setattr(module.pretrained, "download_pretrained_from_hf", no_network)
     for text in ("ViT-B-16/laion2b_s34b_b88k", "hf-hub:org/name"):
+        heard: list[str] = []
         with pytest.raises(ModelError, match=r"HF_HUB_OFFLINE is set.*local files") as refusal:
-            load_model(text)
+            load_model(text, announce=heard.append)
         assert "cannot reach the server" in str(refusal.value)
+        # the hub's library may try for a minute
+        assert f"Fetching {text}, where it is not in the cache…" in heard
+
+
+def test_a_tag_that_is_unknown_is_not_fetched():
+    heard: list[str] = []
+    with pytest.raises(ModelError, match=r"no weights 'opnai'.*'openai'"):
+        load_model("ViT-B-32/opnai", announce=heard.append)
+    assert not any(words.startswith("Fetching") for words in heard)
 
 
 def test_offline_holds_for_other_servers_too(monkeypatch, tmp_path):

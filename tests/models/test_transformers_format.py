@@ -220,7 +220,7 @@ def test_a_hub_that_does_not_answer_is_asked_once_and_its_client_is_silent(monke
     with pytest.raises(ModelError, match="hf-hub:org/far could not be downloaded"):
         load_model("hf-hub:org/far", announce=heard.append)
     assert (said, asked) == ([], [True])
-    assert "Fetching hf-hub:org/far, where it is not in the hub's cache…" in heard
+    assert "Fetching hf-hub:org/far, where it is not in the cache…" in heard
     assert logger.level == level
 
 

@@ -10,8 +10,9 @@ import math
 import pytest
 
 from clipalign.errors import UsageError
-from clipalign.transforms.scan import parse_scan, scan_powers
+from clipalign.transforms.scan import scan_powers
 from clipalign.transforms.scan_files import write_scan
+from clipalign.transforms.scan_values import parse_scan
 from clipalign.transforms.spectrum import Powers
 
 

@@ -231,6 +231,7 @@ def _finish(
 
     document: dict[str, Any] = {"run": str(run.path), "model": str(run.model), "finished": True}
     if evaluate:
+        out.load("torch")
         document["results"] = _evaluate(run.path, device, out, only_missing=True)
     exported, words = also(run.model, form, push, out)
     if exported is not None:

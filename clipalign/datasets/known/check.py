@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clipalign.datasets.base import Dataset, Example
+from clipalign.datasets.base import Dataset, Example, rgb_image
 from clipalign.datasets.known.description import Description
 from clipalign.errors import DataError
 from clipalign.files import storage_errors
@@ -127,7 +127,7 @@ def _broken(dataset: Dataset, split: str, say: Reporter, workers: int) -> Iterat
 
     def problem(example: Example) -> str | None:
         try:
-            dataset.image(example)
+            rgb_image(dataset, example)
         except DataError as error:
             return str(getattr(error, "reason", error))
         return None

@@ -102,7 +102,8 @@ def check(
 ) -> None:
     """Check a dataset on disk: splits, counts, classes, every image.
 
-    Exit code 5 when something is wrong. Any dataset can be checked, your own folder too.
+    Exit code 5 when something is wrong. Pictures that two splits share are warned of. Any dataset
+    can be checked, your own folder too.
 
     \b
     Examples:
@@ -288,6 +289,16 @@ def _checked_text(checked: Checked, spec: str) -> str:
         lines += ["", f"Not there: {', '.join(checked.missing)}"]
     if checked.differences:
         lines += ["", *(f"Differs: {words}" for words in checked.differences)]
+    for shared in checked.shared:
+        earlier, later = shared.splits
+        named = [f"{mine} is {theirs}" for theirs, mine in shared.examples]
+        if more := shared.images - len(named):
+            named.append(f"and {more:,} more")
+        lines += [
+            "",
+            f"Warning: images of {later} that are in {earlier} too, pixel for pixel: "
+            f"{shared.images:,} ({'; '.join(named)}).",
+        ]
     if not checked.decoded:
         lines += ["", "Images were not read (--quick)."]
     return "\n".join([*lines, "", f"Use it: --dataset {shlex.quote(spec)}"])

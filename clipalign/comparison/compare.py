@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import json
 import shutil
+import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -233,6 +237,7 @@ class _Work:
         if record.state == "failed":
             self.say.note(f"{title} failed: {record.reason}")
         write_record(plan, cell, record)
+        _hand_back()
 
     def _build(self, cell: Cell) -> None:
         """Train or edit; a bare model needs nothing."""
@@ -328,6 +333,18 @@ class _Work:
             device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
             self.base = (spec, load_model(spec, device))
         return self.base[1]
+
+
+def _hand_back() -> None:
+    """Give the memory of a finished cell back to the system.
+
+    Its models, optimisers and features are gone, but glibc keeps what was freed between what lives
+    on: 250 to 430 MiB on the embedded world, and more of a larger model.
+    """
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another C library, which has no such call
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _failed(record: Record, error: Exception, details: str | None = None) -> Record:

@@ -9,6 +9,12 @@ from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
+from clipalign.datasets.images import as_rgb
+from clipalign.errors import PluginError
+from clipalign.plugins import owner_of
+
+__all__ = ["Dataset", "Example", "cache_key", "dated", "last_change", "rgb_image"]
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -52,8 +58,27 @@ class Dataset(Protocol):
         ...
 
     def image(self, example: Example) -> Image.Image:
-        """Read one image as upright 8-bit RGB. DataError, naming the file, when it can't."""
+        """Read one image, upright. DataError, naming the file, when it can't.
+
+        Whoever calls it goes through `rgb_image`.
+        """
         ...
+
+
+def rgb_image(dataset: Dataset, example: Example) -> Image.Image:
+    """Read one image of any dataset as upright 8-bit RGB; transparency is laid on white.
+
+    Raises:
+        DataError: it cannot be read.
+        PluginError: the dataset gives something that is no image.
+    """
+    image: Any = dataset.image(example)
+    if not isinstance(image, Image.Image):
+        raise PluginError(
+            f"The dataset {dataset.name!r} of {owner_of(dataset)} gives {image!r:.60} where a PIL "
+            "image is wanted."
+        )
+    return as_rgb(image, name=example.key)
 
 
 def cache_key(dataset: Dataset) -> str:

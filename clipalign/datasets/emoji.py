@@ -101,9 +101,8 @@ def _sheet(style: str) -> Image.Image:
     return Image.open(DATA / f"{style}.webp").convert("RGBA")
 
 
-@functools.lru_cache(maxsize=20_000)
 def sprite(index: int, style: str) -> Image.Image:
-    """The 64-pixel RGBA drawing of one emoji in one style."""
+    """The 64-pixel RGBA drawing of one emoji in one style, cut from its sheet, which is kept."""
     x, y = index % COLUMNS * SIZE, index // COLUMNS * SIZE
     return _sheet(style).crop((x, y, x + SIZE, y + SIZE))
 

@@ -13,12 +13,13 @@ import io
 import os
 import threading
 import warnings
+from collections.abc import Callable
 
 from PIL import Image, UnidentifiedImageError
 
 from clipalign.errors import DataError
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "UnreadableImage", "read_image", "upright_rgb"]
+__all__ = ["MAX_BYTES", "MAX_PIXELS", "UnreadableImage", "as_rgb", "read_image", "upright_rgb"]
 
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded whole: Pillow's own limit, 256 MiB of RGB."""
@@ -111,8 +112,26 @@ def upright_rgb(image: Image.Image, *, name: str) -> Image.Image:
     Raises:
         UnreadableImage: it cannot be decoded.
     """
+    return _made(_upright_rgb, image, name)
+
+
+def as_rgb(image: Image.Image, *, name: str) -> Image.Image:
+    """An image that is open and upright already, as 8-bit RGB: nothing is turned.
+
+    Args:
+        image: it is left as it is, and given back where it is RGB.
+        name: what errors call it.
+
+    Raises:
+        UnreadableImage: it cannot be decoded.
+    """
+    return _made(_rgb, image, name)
+
+
+def _made(make: Callable[[Image.Image], Image.Image], image: Image.Image, name: str) -> Image.Image:
     try:
-        return _upright_rgb(image)
+        image.load()
+        return make(image)
     except MemoryError:
         raise
     except Exception as error:  # a file that is damaged is decoded now

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from clipalign._version import __version__
-from clipalign.datasets.base import Dataset, Example, cache_key
+from clipalign.datasets.base import Dataset, Example, cache_key, rgb_image
 from clipalign.datasets.emoji import EmojiWorld
 from clipalign.datasets.options import label_advice
 from clipalign.errors import DataError, near_matches
@@ -87,7 +87,7 @@ class AttackPlan:
             DataError: it cannot be read, or is too small for a word.
         """
         example = self.examples[item]
-        image = self.dataset.image(example)
+        image = rgb_image(self.dataset, example)
         return [
             self._drawn(image, example, view, text)
             for view, text in zip(self.views, self.written[item], strict=True)

@@ -34,6 +34,7 @@ from clipalign.errors import DataError
 from clipalign.evals.features import Encoded, ImageSet, encode_images
 from clipalign.evals.results import DatasetIdentity, ModelIdentity, SuiteResult
 from clipalign.models.feature_cache import text_features
+from clipalign.models.linear_map import LinearMap
 from clipalign.models.loaded import LoadedModel
 from clipalign.progress import Reporter, Silent
 
@@ -91,6 +92,8 @@ class EvalContext:
         use_cache: whether features are read from the cache and kept there.
         reporter: hears what is being done.
         dataset_options: that the dataset was built with, so that a report finds the images again.
+        head: W, where the model is the reference with this map on its features: what is encoded by
+            the reference is then encoded for both.
     """
 
     model: LoadedModel
@@ -102,6 +105,7 @@ class EvalContext:
     use_cache: bool = True
     reporter: Reporter = field(default_factory=Silent)
     dataset_options: Mapping[str, Any] = field(default_factory=dict)
+    head: LinearMap | None = None
 
     @property
     def models(self) -> Sequence[LoadedModel]:
@@ -110,13 +114,14 @@ class EvalContext:
 
     def encode_images(self, images: ImageSet) -> Encoded:
         """Features of an image set for each of `models`. See `clipalign.evals.features`."""
-        return encode_images(
-            self.models,
+        encoded = encode_images(
+            self._encoders,
             images,
             self.reporter,
             batch_size=self.batch_size,
             use_cache=self.use_cache,
         )
+        return Encoded(self._of_models(encoded.features), encoded.unreadable)
 
     def encode_texts(self, texts: Sequence[str]) -> list[Tensor]:
         """T of the candidate texts, [C, d] on the CPU, for each of `models`.
@@ -124,7 +129,9 @@ class EvalContext:
         Raises:
             ModelError: a text is too long for a text tower.
         """
-        return [text_features(m, texts, use_cache=self.use_cache).cpu() for m in self.models]
+        return self._of_models(
+            [text_features(m, texts, use_cache=self.use_cache).cpu() for m in self._encoders]
+        )
 
     def encode_classes(self, template: str, names: Sequence[str]) -> list[Tensor]:
         """T of a prompt for each class name, [C, d] on the CPU, for each of `models`.
@@ -141,11 +148,20 @@ class EvalContext:
                 "'a photo of a {}.'."
             )
         features = []
-        for model in self.models:
+        for model in self._encoders:
             prefix = getattr(model, "class_prefix", "")
             texts = [template.format(f"{prefix}{name}") for name in names]
             features.append(text_features(model, texts, use_cache=self.use_cache).cpu())
-        return features
+        return self._of_models(features)
+
+    @property
+    def _encoders(self) -> Sequence[LoadedModel]:
+        """Those of `models` that have to encode."""
+        return self.models if self.head is None else self.models[1:]
+
+    def _of_models(self, encoded: list[Tensor]) -> list[Tensor]:
+        """The features of `models`, from those of `_encoders`."""
+        return encoded if self.head is None else [self.head(encoded[0]), *encoded]
 
     def result(self, suite: Suite, n: int, **fields: Any) -> SuiteResult:
         """A result that says which model, reference, data, options and seed it is of.

@@ -14,6 +14,7 @@ from clipalign.datasets.locate import load_dataset, locate_dataset, place_of
 from clipalign.errors import DataError, PluginError, RunError, UsageError, near_matches
 from clipalign.evals.base import EvalContext, Outcome, Suite
 from clipalign.evals.card import refresh_card
+from clipalign.evals.heads import head_on
 from clipalign.evals.places import check_place, planned_path, result_path
 from clipalign.evals.results import SuiteResult, write_result
 from clipalign.evals.retention import with_retention
@@ -114,11 +115,12 @@ def evaluate(
         return []
     tested = loaded(model, device)
     reference = None if against is None else loaded(against, device)
+    head = None if reference is None else head_on(tested, reference)
     results = []
     for suite, data, options, split in work:
         say.note(f"Suite {suite.name}: {data.name}, split {split}")
         context = EvalContext(
-            tested, reference, data, split, seed, batch_size, use_cache, say, options
+            tested, reference, data, split, seed, batch_size, use_cache, say, options, head
         )
         result, rows = _outcome(suite, context)
         if run and (known := _trained_on(run, result)):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipalign._version import __version__
-from clipalign.datasets.base import Dataset, Example, cache_key
+from clipalign.datasets.base import Dataset, Example, cache_key, rgb_image
 from clipalign.errors import DataError
 from clipalign.evals.features import Encoded, ImageSet
 
@@ -27,7 +27,7 @@ def image_set(dataset: Dataset, split: str, examples: Sequence[Example]) -> Imag
         "examples": names,
         "views": [[None, 0]],
     }
-    return ImageSet(identity, names, 1, lambda item: [dataset.image(examples[item])])
+    return ImageSet(identity, names, 1, lambda item: [rgb_image(dataset, examples[item])])
 
 
 def readable(

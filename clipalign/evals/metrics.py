@@ -1,10 +1,13 @@
-"""What an evaluation measures: pure functions over per-image arrays, in float64.
+"""What an evaluation measures of each image: pure functions over per-image arrays, in float64.
+
+Accuracies and the like are means of such values over images that are not independent; a
+`Collector` takes them, with their intervals and paired differences.
 
 Shapes: N images, C candidate texts, d feature dimensions. Class arrays hold int indices into the
 candidates; a written index of −1 means that nothing (or no candidate) is written on the image.
 
-A mean over no image is NaN, here and nowhere else: results refuse NaN, so it is never printed as a
-number. Definitions follow arXiv 2411.08923 and the benchmarks it evaluates on.
+A number of no image is NaN: results refuse NaN, so it is never printed. Definitions follow
+arXiv 2411.08923 and the benchmarks it evaluates on.
 """
 
 from __future__ import annotations
@@ -18,22 +21,11 @@ import numpy.typing as npt
 from clipalign.errors import DataError
 
 __all__ = [
-    "accuracy",
-    "accuracy_drop",
-    "attack_success_rate",
     "attacked_rows",
-    "conditional_attack_success_rate",
     "cosine_similarity",
     "expected_calibration_error",
-    "implicit_reward",
-    "implicit_reward_accuracy",
-    "js_divergence",
     "kl_divergence",
-    "kl_summary",
-    "mean_cosine",
-    "mean_implicit_reward",
     "object_or_word",
-    "object_or_word_accuracy",
     "per_class_accuracy",
 ]
 
@@ -46,25 +38,6 @@ NORMALISATION_TOLERANCE = 1e-3
 
 
 # ── Right and wrong ──────────────────────────────────────────────────────────────────────────────
-
-
-def accuracy(predicted: npt.ArrayLike, true: npt.ArrayLike) -> float:
-    """Top-1 accuracy: the share of images whose predicted class [N] is the true one [N]."""
-    predicted, true = _indices(predicted=predicted, true=true)
-    return _mean(predicted == true)
-
-
-def accuracy_drop(
-    clean_predicted: npt.ArrayLike, attacked_predicted: npt.ArrayLike, true: npt.ArrayLike
-) -> float:
-    """Accuracy on the clean images less accuracy on the same images attacked, all [N].
-
-    Positive: the attack did harm.
-    """
-    clean_predicted, attacked_predicted, true = _indices(
-        clean_predicted=clean_predicted, attacked_predicted=attacked_predicted, true=true
-    )
-    return accuracy(clean_predicted, true) - accuracy(attacked_predicted, true)
 
 
 def attacked_rows(
@@ -89,27 +62,6 @@ def attacked_rows(
     return np.asarray(rows, dtype=np.bool_)
 
 
-def attack_success_rate(
-    predicted: npt.ArrayLike, written: npt.ArrayLike, true: npt.ArrayLike
-) -> float:
-    """ASR: #(predicted = written) / N over the images whose written class is not the true one."""
-    predicted, written, true = _indices(predicted=predicted, written=written, true=true)
-    return _mean((predicted == written)[attacked_rows(written, true)])
-
-
-def conditional_attack_success_rate(
-    predicted: npt.ArrayLike,
-    written: npt.ArrayLike,
-    true: npt.ArrayLike,
-    clean_predicted: npt.ArrayLike,
-) -> float:
-    """ASR over the images that the same model gets right when clean. See `attack_success_rate`."""
-    predicted, written, true, clean_predicted = _indices(
-        predicted=predicted, written=written, true=true, clean_predicted=clean_predicted
-    )
-    return _mean((predicted == written)[attacked_rows(written, true, clean_predicted)])
-
-
 def object_or_word(log_probs: npt.ArrayLike, true: npt.ArrayLike, written: npt.ArrayLike) -> Bools:
     """Two-way choice: is the object's text more probable than the written one?
 
@@ -126,13 +78,6 @@ def object_or_word(log_probs: npt.ArrayLike, true: npt.ArrayLike, written: npt.A
     scores = _matrix("log_probs", log_probs)
     picked = _pick(scores, "true", true) > _pick(scores, "written", written)
     return np.asarray(picked, dtype=np.bool_)
-
-
-def object_or_word_accuracy(
-    log_probs: npt.ArrayLike, true: npt.ArrayLike, written: npt.ArrayLike
-) -> float:
-    """The share of images on which the object beats the word. See `object_or_word`."""
-    return _mean(object_or_word(log_probs, true, written))
 
 
 def per_class_accuracy(
@@ -209,34 +154,6 @@ def kl_divergence(log_p: npt.ArrayLike, log_q: npt.ArrayLike) -> Floats:
     return _kl(log_p, log_q)
 
 
-def js_divergence(log_p: npt.ArrayLike, log_q: npt.ArrayLike) -> Floats:
-    """Jensen–Shannon: ½ KL(p‖m) + ½ KL(q‖m) with m = ½(p + q), of each image, in nats.
-
-    Symmetric and at most log 2. Arguments as for `kl_divergence`; returns [N].
-    """
-    log_p, log_q = _log_policies(log_p, log_q)
-    log_m = np.logaddexp(log_p, log_q) - np.log(2.0)
-    return np.asarray(0.5 * (_kl(log_p, log_m) + _kl(log_q, log_m)), dtype=np.float64)
-
-
-def kl_summary(divergences: npt.ArrayLike) -> dict[str, float]:
-    """Mean, median, p90 and p99 of per-image divergences [N], in nats.
-
-    The tail is told beside the mean because a model can stay still on most images and break on a
-    few. Percentiles interpolate linearly.
-    """
-    (values,) = _floats(divergences=divergences)
-    if not values.size:
-        return dict.fromkeys(("mean", "median", "p90", "p99"), float("nan"))
-    median, p90, p99 = np.percentile(values, [50, 90, 99])
-    return {
-        "mean": float(values.mean()),
-        "median": float(median),
-        "p90": float(p90),
-        "p99": float(p99),
-    }
-
-
 def cosine_similarity(features: npt.ArrayLike, reference: npt.ArrayLike) -> Floats:
     """Cosine [N] of I_θ(x) [N, d] and I_ref(x) [N, d]; they need not be of unit norm.
 
@@ -258,60 +175,7 @@ def cosine_similarity(features: npt.ArrayLike, reference: npt.ArrayLike) -> Floa
     return np.asarray(np.clip(cosines, -1.0, 1.0), dtype=np.float64)
 
 
-def mean_cosine(features: npt.ArrayLike, reference: npt.ArrayLike) -> float:
-    """Mean cosine to the reference's features, of those that have one. See `cosine_similarity`."""
-    cosines = cosine_similarity(features, reference)
-    return _mean(cosines[np.isfinite(cosines)])
-
-
-# ── Implicit reward ──────────────────────────────────────────────────────────────────────────────
-
-
-def implicit_reward(
-    policy: npt.ArrayLike,
-    reference: npt.ArrayLike,
-    chosen: npt.ArrayLike,
-    rejected: npt.ArrayLike,
-) -> Floats:
-    """How far each image moved towards its preference, in nats (Lemma 3.1).
-
-    h = log[π_θ(y_w|x)/π_θ(y_l|x)] − log[π_ref(y_w|x)/π_ref(y_l|x)]
-
-    Args:
-        policy: [N, C] log π_θ(y|x).
-        reference: [N, C] log π_ref(y|x).
-        chosen: [N] index of the preferred text y_w; not −1.
-        rejected: [N] index of the dispreferred text y_l; not −1.
-
-    Returns:
-        [N], positive where training moved the model towards the preference.
-    """
-    moved, before = _matrix("policy", policy), _matrix("reference", reference)
-    if moved.shape != before.shape:
-        raise DataError(f"policy is {moved.shape} and reference is {before.shape}: not alike.")
-    moved = moved - before
-    h = _pick(moved, "chosen", chosen) - _pick(moved, "rejected", rejected)
-    return np.asarray(h, dtype=np.float64)
-
-
-def implicit_reward_accuracy(h: npt.ArrayLike) -> float:
-    """P(h > 0): the share of images that moved towards the preference. h [N]."""
-    (h,) = _floats(h=h)
-    return _mean(h > 0)
-
-
-def mean_implicit_reward(h: npt.ArrayLike) -> float:
-    """Mean h [N], in nats."""
-    (h,) = _floats(h=h)
-    return _mean(h)
-
-
 # ── Checked arrays ───────────────────────────────────────────────────────────────────────────────
-
-
-def _mean(values: npt.ArrayLike) -> float:
-    array = np.asarray(values, dtype=np.float64)
-    return float(array.mean()) if array.size else float("nan")
 
 
 def _indices(**arrays: npt.ArrayLike) -> list[Ints]:

@@ -26,7 +26,7 @@ from clipalign.files import atomic_write_bytes, parse_json
 if TYPE_CHECKING:
     from clipalign.models.loaded import LoadedModel
 
-__all__ = ["LinearMap", "TowerMap", "fold_towers", "orthogonality_penalty"]
+__all__ = ["LinearMap", "TowerMap", "fold_towers", "folded_state", "orthogonality_penalty"]
 
 
 def orthogonality_penalty(weight: Tensor) -> Tensor:
@@ -178,6 +178,17 @@ def fold_towers(
         ModelError: a map has another size than the features, the towers would end in different
             widths, or a tower ends in something that takes no such map.
     """
+    return model.rebuilt(*folded_state(model, image=image, text=text))
+
+
+def folded_state(
+    model: LoadedModel, *, image: TowerMap | None = None, text: TowerMap | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and configuration of what `fold_towers` gives; it is not built.
+
+    Raises:
+        ModelError: as `fold_towers`.
+    """
     width = model.embed_dim
     for map_ in (image, text):
         if map_ is not None and map_.matrix.shape[1] != width:
@@ -198,7 +209,7 @@ def fold_towers(
         _fold_image(model.clip.visual, config["model_cfg"], state, image)
     if text is not None:
         _fold_text(model.clip, config["model_cfg"], state, text)
-    return model.rebuilt(state, config)
+    return state, config
 
 
 _State = dict[str, Tensor]

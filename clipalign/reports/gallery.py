@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clipalign.datasets.base import Dataset
+from clipalign.datasets.base import Dataset, rgb_image
 from clipalign.errors import ClipAlignError, DataError
 from clipalign.evals.examples import image_set, readable
 from clipalign.evals.fairness import bias_at_k, ranking, top_shares
@@ -190,7 +190,7 @@ def _build(
             for i, row in enumerate(shown):
                 bar.advance()
                 try:
-                    picture = dataset.image(known[rows[row]["key"]])
+                    picture = rgb_image(dataset, known[rows[row]["key"]])
                 except (DataError, KeyError) as error:
                     problems.append(f"{rows[row]['key']}: {error}")
                     continue

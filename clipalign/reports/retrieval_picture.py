@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from clipalign.datasets.base import rgb_image
 from clipalign.evals.retrieve import Found, Retrieval
 from clipalign.files import atomic_write_bytes
 from clipalign.tasks.rendering import font_files
@@ -78,7 +79,7 @@ def _row(
             (left, top, left + _SIDE - 1, top + _SIDE - 1), fill=colours.get(value, _OTHER)
         )
         inside = _SIDE - 2 * _EDGE
-        shown = retrieval.dataset.image(example).convert("RGB")
+        shown = rgb_image(retrieval.dataset, example)
         picture.paste(
             ImageOps.fit(shown, (inside, inside), Image.Resampling.LANCZOS),
             (left + _EDGE, top + _EDGE),

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from clipalign.datasets.base import Dataset, Example, cache_key, last_change
+from clipalign.datasets.base import Dataset, Example, cache_key, last_change, rgb_image
 from clipalign.files import canonical_json, sha256_bytes
 from clipalign.tasks.base import classnames
 from clipalign.tasks.concepts.balance import spread
@@ -55,15 +55,15 @@ class WithKept:
         return self.dataset.splits()
 
     def image(self, example: Example) -> Image.Image:
-        """Read one image of either dataset."""
+        """Read one image of either dataset, as `rgb_image` gives it."""
         if isinstance(example.source, _Kept):
             assert self.keep is not None
-            return self.keep.image(example.source.example)
+            return rgb_image(self.keep, example.source.example)
         return self.own_image(example)
 
     def own_image(self, example: Example) -> Image.Image:
         """Read one image of the first dataset."""
-        return self.dataset.image(example)
+        return rgb_image(self.dataset, example)
 
     def skipped(self, split: str) -> Sequence[tuple[str, str]]:
         """Files that the dataset passed over, where it keeps count of them."""

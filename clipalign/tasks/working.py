@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from clipalign.datasets.base import Dataset, Example
+from clipalign.datasets.base import Dataset, Example, rgb_image
 from clipalign.errors import ClipAlignError, DataError, PluginError, UsageError
 from clipalign.files import sha256_bytes, storage_errors
 from clipalign.plugins import blamed, owner_of
@@ -136,9 +136,7 @@ def _work_chunk(split: str, chunk: Sequence[tuple[int, Example]]) -> list[Outcom
 def _work(recipe: Recipe, split: str, number: int, example: Example) -> Outcome:
     rng = random.Random(f"{recipe.seed}/{split}/{example.key}")
     try:
-        image = recipe.dataset.image(example)
-        _check_image(image, recipe.dataset)
-        image = shrink(image, recipe.max_side)
+        image = shrink(rgb_image(recipe.dataset, example), recipe.max_side)
         rows = _checked(recipe.task.rows(example, image, recipe.dataset, split, rng), recipe.task)
     except DataError as error:
         reason = getattr(error, "reason", str(error))
@@ -178,11 +176,12 @@ def _checked(rows: Any, task: Task) -> list[PreparedRow]:
     return made
 
 
-def _check_image(image: Any, maker: Task | Dataset) -> None:
+def _check_image(image: Any, task: Task) -> None:
     if not isinstance(image, Image.Image) or image.mode != "RGB":
         given = f"a {image.mode} image" if isinstance(image, Image.Image) else f"{image!r:.60}"
         raise PluginError(
-            f"{maker.name!r} of {owner_of(maker)} gives {given} where an RGB image is wanted."
+            f"The task {task.name!r} of {owner_of(task)} gives {given} where an RGB image is "
+            "wanted."
         )
 
 

@@ -2,6 +2,9 @@
 
 PAINT (Ilharco et al. 2022) and WiSE-FT (Wortsman et al. 2022). θ_0 is the model that the run
 started from, θ_1 the trained one; α is given, or chosen on validation data.
+
+Of a head W this is the map (1 − α) I + α W on both embeddings, also where a tower had no projection
+and got W for one: a tower without one ends in the identity.
 """
 
 from __future__ import annotations
@@ -12,10 +15,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from clipalign.errors import ModelError
+from clipalign.models.linear_map import LinearMap
 from clipalign.models.load import load_model
 from clipalign.models.loaded import LoadedModel
 from clipalign.transforms.base import Transform, TransformOptions
@@ -49,7 +54,7 @@ class Interpolation(Transform):
 
     def check(self, model: LoadedModel) -> None:
         """Refuse a model of another architecture. See `apply`."""
-        check_alike(self._other(model), model)
+        alike(self._other(model), model)
 
     def apply(self, model: LoadedModel) -> LoadedModel:
         """The model between the other one and `model`.
@@ -148,7 +153,7 @@ class Interpolate:
         else:
             against = options.against
             other = context.load(against)
-        check_alike(other, context.trained)
+        start = alike(other, context.trained)
         if options.alpha != "auto":
             if not 0 <= options.alpha <= 1:
                 context.reporter.note(
@@ -160,7 +165,7 @@ class Interpolate:
         tried = {}
         with context.reporter.progress("Trying α", 11) as bar:
             for alpha in np.linspace(0, 1, 11).round(3).tolist():
-                tried[alpha] = float(metric(interpolate(other, context.trained, alpha)))
+                tried[alpha] = float(metric(interpolate(start, context.trained, alpha)))
                 bar.advance(1, alpha=alpha, metric=tried[alpha])
         best = max(tried, key=lambda a: (-math.inf if math.isnan(tried[a]) else tried[a], -a))
         return Interpolation(best, against, other.sha256, tried, other)
@@ -173,14 +178,14 @@ def interpolate(start: LoadedModel, end: LoadedModel, alpha: float) -> LoadedMod
     the nearer model.
 
     Args:
-        start: θ_0.
+        start: θ_0; a projection that only θ_1 has is the identity in it.
         end: θ_1; preprocessing and tokeniser, which are the same in both, are taken from it.
         alpha: any number.
 
     Raises:
         ModelError: the two are of different architectures.
     """
-    check_alike(start, end)
+    start = alike(start, end)
     first, second = start.clip.state_dict(), end.clip.state_dict()
     if alpha in (0, 1):
         return end.rebuilt(second if alpha else first)
@@ -194,12 +199,31 @@ def interpolate(start: LoadedModel, end: LoadedModel, alpha: float) -> LoadedMod
     return end.rebuilt(mixed)
 
 
-def check_alike(start: LoadedModel, end: LoadedModel) -> None:
-    """Refuse two models between which there is no line.
+def alike(start: LoadedModel, end: LoadedModel) -> LoadedModel:
+    """A model in the architecture of another: as it is, or with the identity as a projection.
 
     Raises:
-        ModelError: naming what differs.
+        ModelError: there is no line between the two; names what differs.
     """
+    problems = _differences(start, end)
+    if not problems:
+        return start
+    try:
+        longer = LinearMap(torch.eye(start.embed_dim)).fold(start)
+        if not _differences(longer, end):
+            return longer
+    except ModelError:  # a tower that takes no projection, so that is not how they differ
+        pass
+    more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+    raise ModelError(
+        f"There is nothing between {start.spec} and {end.spec}, which are built differently: "
+        f"{'; '.join(problems[:3])}{more}. Interpolate between a model and what was trained from "
+        "it."
+    )
+
+
+def _differences(start: LoadedModel, end: LoadedModel) -> list[str]:
+    """How the architectures of two models differ, in words."""
     a, b = start.clip.state_dict(), end.clip.state_dict()
     problems = [
         f"{name} is {_shape(a, name)} in the one and {_shape(b, name)} in the other"
@@ -213,13 +237,7 @@ def check_alike(start: LoadedModel, end: LoadedModel) -> None:
             for key in dict.fromkeys([*left, *right])
             if _plain(left.get(key)) != _plain(right.get(key))
         ]
-    if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise ModelError(
-            f"There is nothing between {start.spec} and {end.spec}, which are built differently: "
-            f"{'; '.join(problems[:3])}{more}. Interpolate between a model and what was trained "
-            "from it; a head that went into a tower without a projection is turned with t instead."
-        )
+    return problems
 
 
 def _shape(state: Mapping[str, Tensor], name: str) -> str:

@@ -2,9 +2,10 @@
 
     python -m pytest -m benchmark tests/benchmarks/test_options.py -s
 
-Random weights, fp32, image-encoder, the whole step. Rounds alternate as in test_speed.py. The
-options are off by default, so no ratio is required of them except what they are for:
-checkpointing must save most of what a step keeps for the way back.
+Random weights, fp32, image-encoder, the whole step. Rounds alternate as in test_speed.py. What a
+transformer's options cost is printed; required is of each option what it is for: checkpointing
+must save most of what a step keeps for the way back, compiling must make a step faster, and so
+must channels last for a tower of convolutions, which gets it by default.
 """
 
 from __future__ import annotations
@@ -122,10 +123,12 @@ def test_what_channels_last_gains_a_tower_of_convolutions() -> None:
         "channels_last": trainer("RN50", channels_last=True),
     }
     found = ratios({name: one_step(t) for name, t in steps.items()})
-    print(f"\nRN50, step in channels last / contiguous: {found['channels_last']:.2f}")
+    print(f"\nRN50, step in channels last / contiguous: {found['channels_last']:.2f} (below 1)")
+    assert found["channels_last"] < 1
 
 
 def test_what_compiling_gains() -> None:
     steps = {"plain": trainer("ViT-S-32-alt"), "compile": trainer("ViT-S-32-alt", compile=True)}
     found = ratios({name: one_step(t) for name, t in steps.items()})
-    print(f"\nViT-S-32-alt, step compiled / plain: {found['compile']:.2f}")
+    print(f"\nViT-S-32-alt, step compiled / plain: {found['compile']:.2f} (below 1)")
+    assert found["compile"] < 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from clipalign.cli.app import run as run_command
+from clipalign.comparison import compare as module
 from clipalign.errors import Interrupted, RunError
 from tests.conftest import Notes
 
@@ -64,11 +66,28 @@ def recipe(tiny: str, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def made(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    import clipalign
+def alive() -> list[int]:
+    """How many models are held after each cell of `made`."""
+    return []
 
+
+@pytest.fixture(scope="module")
+def made(tiny: str, tmp_path_factory: pytest.TempPathFactory, alive: list[int]) -> Any:
+    import clipalign
+    from clipalign.models.loaded import LoadedModel
+
+    def models() -> int:
+        return sum(type(thing) is LoadedModel for thing in gc.get_objects())
+
+    def counted() -> None:
+        hand_back()
+        alive.append(models() - before)
+
+    before, hand_back = models(), module._hand_back
     output = tmp_path_factory.mktemp("comparison") / "out"
-    return clipalign.compare(recipe(tiny), output=output)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_hand_back", counted)
+        return clipalign.compare(recipe(tiny), output=output)
 
 
 def test_every_cell_is_made_and_a_failing_one_stops_nothing(made: Any) -> None:
@@ -85,6 +104,10 @@ def test_every_cell_is_made_and_a_failing_one_stops_nothing(made: Any) -> None:
     assert (run / "results" / "typographic-emoji-test.json").is_file()
     edited = made.output / "cells" / "half-s0" / "model"
     assert f"source: {run}" in (edited / "transform.yaml").read_text()
+
+
+def test_after_a_cell_the_reference_alone_is_held(made: Any, alive: list[int]) -> None:
+    assert alive == [1] * 5
 
 
 def test_the_table_is_of_the_files(made: Any) -> None:

@@ -20,41 +20,28 @@ APPLE, IPOD, MUG = 0, 1, 2
 
 
 class TestSixFruits:
-    """Six images. The object, what is written on it, and what the model says clean and attacked.
+    """Six images. The object, what is written on it, and what the model says of it clean.
 
-    image   object  written  clean   attacked
-    0       apple   iPod     apple   iPod       fooled
-    1       apple   iPod     apple   apple      resists
-    2       apple   mug      mug     mug        fooled, but it was wrong before
-    3       mug     apple    mug     iPod       wrong, but not as the attacker wished
-    4       mug     mug      mug     mug        says what it is: no attack
-    5       mug     (none)   apple   apple      nothing written
+    image   object  written  clean
+    0       apple   iPod     apple
+    1       apple   iPod     apple
+    2       apple   mug      mug     it was wrong before
+    3       mug     apple    mug
+    4       mug     mug      mug     says what it is: no attack
+    5       mug     (none)   apple   nothing written
     """
 
     true = np.array([APPLE, APPLE, APPLE, MUG, MUG, MUG])
     written = np.array([IPOD, IPOD, MUG, APPLE, MUG, -1])
     clean = np.array([APPLE, APPLE, MUG, MUG, MUG, APPLE])
-    attacked = np.array([IPOD, APPLE, MUG, IPOD, MUG, APPLE])
-
-    def test_accuracy(self):
-        assert metrics.accuracy(self.clean, self.true) == 4 / 6
-        assert metrics.accuracy(self.attacked, self.true) == 2 / 6
-
-    def test_the_drop_is_what_the_attack_cost(self):
-        assert metrics.accuracy_drop(self.clean, self.attacked, self.true) == pytest.approx(2 / 6)
 
     def test_images_0_to_3_are_attacked(self):
         rows = metrics.attacked_rows(self.written, self.true)
         assert rows.tolist() == [True, True, True, True, False, False]
 
-    def test_2_of_4_attacks_succeed(self):
-        assert metrics.attack_success_rate(self.attacked, self.written, self.true) == 2 / 4
-
-    def test_1_of_3_succeeds_where_the_model_was_right(self):
-        asr = metrics.conditional_attack_success_rate(
-            self.attacked, self.written, self.true, self.clean
-        )
-        assert asr == pytest.approx(1 / 3)
+    def test_of_these_the_model_was_right_on_0_1_and_3(self):
+        rows = metrics.attacked_rows(self.written, self.true, self.clean)
+        assert rows.tolist() == [True, True, False, True, False, False]
 
     def test_per_class(self):
         assert metrics.per_class_accuracy(self.clean, self.true, ["apple", "iPod", "mug"]) == {
@@ -69,7 +56,6 @@ def test_the_object_or_the_word():
     # The third says "mug" and still prefers the object to the word; the fourth is a tie.
     picked = metrics.object_or_word(log_probs, true, written)
     assert picked.tolist() == [True, False, True, False]
-    assert metrics.object_or_word_accuracy(log_probs, true, written) == 0.5
 
 
 def test_nothing_written_is_not_read_as_the_last_candidate():
@@ -77,20 +63,11 @@ def test_nothing_written_is_not_read_as_the_last_candidate():
         metrics.object_or_word(np.zeros((1, 3)), [0], [-1])
 
 
-def test_no_image_gives_no_number():
-    nothing = np.array([], dtype=np.int64)
-    assert math.isnan(metrics.accuracy(nothing, nothing))
-    assert math.isnan(metrics.attack_success_rate([0], [-1], [0]))
-    assert math.isnan(metrics.conditional_attack_success_rate([0], [0], [1], [0]))
-    assert math.isnan(metrics.expected_calibration_error([], []))
-    assert all(math.isnan(v) for v in metrics.kl_summary([]).values())
-
-
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: metrics.accuracy([0, 1], [0]), r"predicted \[2\], true \[1\]"),
-        (lambda: metrics.accuracy([0.9], [1]), "class indices"),
+        (lambda: metrics.attacked_rows([0, 1], [0]), r"written \[2\], true \[1\]"),
+        (lambda: metrics.attacked_rows([0.9], [1]), "class indices"),
         (lambda: metrics.per_class_accuracy([0], [2], ["a", "b"]), "outside the 2 class names"),
         (lambda: metrics.per_class_accuracy([0], [0], ["a", "a"]), "share a name"),
     ],
@@ -100,45 +77,13 @@ def test_arrays_that_do_not_fit_are_refused(call, words):
         call()
 
 
-@st.composite
-def attacked_images(draw):
-    """(predicted, written, true), each [N], with every written class wrong."""
-    n, classes = draw(st.integers(1, 40)), draw(st.integers(2, 6))
-    column = hnp.arrays(np.int64, n, elements=st.integers(0, classes - 1))
-    true = draw(column)
-    offset = draw(hnp.arrays(np.int64, n, elements=st.integers(1, classes - 1)))
-    return draw(column), (true + offset) % classes, true
-
-
-@given(attacked_images())
-def test_fooled_and_right_exclude_each_other(images):
-    predicted, written, true = images
-    asr = metrics.attack_success_rate(predicted, written, true)
-    assert asr + metrics.accuracy(predicted, true) <= 1 + 1e-12
-
-
-@given(attacked_images(), st.randoms(use_true_random=False))
-def test_the_order_of_images_does_not_matter(images, random):
-    order = list(range(len(images[0])))
-    random.shuffle(order)
-    shuffled = [column[order] for column in images]
-    assert metrics.attack_success_rate(*shuffled) == metrics.attack_success_rate(*images)
-
-
-@given(attacked_images())
-def test_a_model_that_is_always_right_when_clean_has_one_asr(images):
-    predicted, written, true = images
-    conditional = metrics.conditional_attack_success_rate(predicted, written, true, true)
-    assert conditional == metrics.attack_success_rate(predicted, written, true)
-
-
-@given(attacked_images())
-def test_per_class_accuracies_weighted_by_n_give_the_accuracy(images):
-    predicted, _, true = images
+@given(hnp.arrays(np.int64, (2, 40), elements=st.integers(0, 5)))
+def test_per_class_accuracies_weighted_by_n_give_the_accuracy(columns):
+    predicted, true = columns
     table = metrics.per_class_accuracy(predicted, true, list("abcdef"))
     total = sum(row["accuracy"] * row["n"] for row in table.values())
     assert sum(row["n"] for row in table.values()) == len(true)
-    assert total / len(true) == pytest.approx(metrics.accuracy(predicted, true))
+    assert total / len(true) == pytest.approx((predicted == true).mean())
 
 
 # ── Calibration ──────────────────────────────────────────────────────────────────────────────────
@@ -154,6 +99,10 @@ def test_ece_by_hand():
 def test_ece_of_a_model_that_knows_how_sure_to_be_is_0():
     correct = np.repeat([True, False], [80, 20])
     assert metrics.expected_calibration_error(np.full(100, 0.8), correct) == pytest.approx(0)
+
+
+def test_no_image_has_no_ece():
+    assert math.isnan(metrics.expected_calibration_error([], []))
 
 
 @pytest.mark.parametrize("confidence", [-0.1, 1.1, float("nan")])
@@ -179,11 +128,6 @@ def test_kl_where_a_probability_is_0():
     assert metrics.kl_divergence(certain, split) == pytest.approx(math.log(2))
     assert metrics.kl_divergence(split, certain)[0] == np.inf
     assert metrics.kl_divergence(certain, certain)[0] == 0
-
-
-def test_js_of_policies_that_share_nothing_is_log_2():
-    left, right = np.array([[0.0, -np.inf]]), np.array([[-np.inf, 0.0]])
-    assert metrics.js_divergence(left, right) == pytest.approx(math.log(2))
 
 
 def test_the_rounding_of_a_float32_softmax_is_not_a_divergence():
@@ -217,15 +161,9 @@ def policies(draw, many=2):
 
 
 @given(policies())
-def test_divergences_are_never_negative_and_js_is_bounded(pair):
+def test_divergences_are_never_negative(pair):
     p, q = pair
     assert (metrics.kl_divergence(p, q) >= 0).all()
-    js = metrics.js_divergence(p, q)
-    assert (js >= 0).all()
-    assert (js <= math.log(2) + 1e-12).all()
-    assert js == pytest.approx(metrics.js_divergence(q, p), abs=1e-15)
-    # Convexity: the mixture is half p, so JS is at most the mean of the two KLs to the other.
-    assert (js <= (metrics.kl_divergence(p, q) + metrics.kl_divergence(q, p)) / 4 + 1e-12).all()
 
 
 @given(policies())
@@ -244,67 +182,18 @@ def test_kl_against_scipy():
     assert metrics.kl_divergence(np.log(p), np.log(q)) == pytest.approx(expected)
 
 
-def test_the_summary_tells_the_tail():
-    # 0, 1, …, 100: the percentiles are the numbers themselves.
-    summary = metrics.kl_summary(np.arange(101.0))
-    assert summary == pytest.approx({"mean": 50, "median": 50, "p90": 90, "p99": 99})
-
-
 def test_cosine_by_hand():
     features = [[3.0, 0.0], [1.0, 1.0], [0.0, 2.0]]
     reference = [[1.0, 0.0], [1.0, 0.0], [0.0, -5.0]]
     cosines = metrics.cosine_similarity(features, reference)
     assert cosines == pytest.approx([1, 1 / math.sqrt(2), -1])
-    assert metrics.mean_cosine(features, reference) == pytest.approx(1 / math.sqrt(18))
 
 
 def test_a_feature_without_direction_has_no_cosine():
     features, reference = [[1.0], [0.0], [-1.0]], [[1.0], [1.0], [1.0]]
     assert np.isnan(metrics.cosine_similarity(features, reference)).tolist() == [False, True, False]
-    assert metrics.mean_cosine(features, reference) == 0.0
 
 
 def test_a_feature_that_is_not_finite_is_named():
     with pytest.raises(DataError, match="Row 1"):
         metrics.cosine_similarity([[1.0], [math.nan]], [[1.0], [1.0]])
-
-
-# ── Implicit reward ──────────────────────────────────────────────────────────────────────────────
-
-
-def test_implicit_reward_by_hand():
-    reference = np.log([[0.2, 0.7, 0.1], [0.6, 0.3, 0.1]])
-    policy = np.log([[0.6, 0.3, 0.1], [0.5, 0.4, 0.1]])
-    # (0.6/0.3)/(0.2/0.7) = 7: the first moved to the object; (0.5/0.4)/(0.6/0.3) = 5/8: away.
-    h = metrics.implicit_reward(policy, reference, [0, 0], [1, 1])
-    assert h == pytest.approx([math.log(7), math.log(5 / 8)])
-    assert metrics.implicit_reward_accuracy(h) == 0.5
-    assert metrics.mean_implicit_reward(h) == pytest.approx(math.log(35 / 8) / 2)
-
-
-def test_a_model_that_did_not_move_has_no_reward():
-    still = np.log([[0.5, 0.5]])
-    h = metrics.implicit_reward(still, still, [0], [1])
-    assert metrics.implicit_reward_accuracy(h) == metrics.mean_implicit_reward(h) == 0
-
-
-@pytest.mark.parametrize(
-    ("chosen", "words"), [([-1], "chosen holds an index outside"), ([0, 0], "2 indices for 1")]
-)
-def test_an_image_without_a_preferred_text_has_no_reward(chosen, words):
-    with pytest.raises(DataError, match=words):
-        metrics.implicit_reward(np.zeros((1, 2)), np.zeros((1, 2)), chosen, [1])
-
-
-@given(policies(), st.data())
-def test_swapping_the_preference_turns_the_reward(pair, data):
-    policy, reference = pair
-    n, candidates = policy.shape
-    index = hnp.arrays(np.int64, n, elements=st.integers(0, candidates - 1))
-    chosen, rejected = data.draw(index), data.draw(index)
-    h = metrics.implicit_reward(policy, reference, chosen, rejected)
-    assert h == pytest.approx(-metrics.implicit_reward(policy, reference, rejected, chosen))
-    # The partition function cancels (Lemma 3.1): logits serve as well as log-probabilities.
-    assert h == pytest.approx(
-        metrics.implicit_reward(policy + 3, reference - 2, chosen, rejected), abs=1e-9
-    )

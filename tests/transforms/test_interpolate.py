@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from clipalign.errors import ModelError, UsageError
+from clipalign.models.linear_map import LinearMap
 from clipalign.transforms.base import load_transform
 from clipalign.transforms.context import FitContext
 from clipalign.transforms.interpolate import Interpolate, interpolate
@@ -55,6 +56,42 @@ def test_models_that_are_built_differently_are_refused(tiny):
         interpolate(tiny("vit"), tiny("resnet"), 0.5)
     with pytest.raises(ModelError, match=r"model_cfg\.quick_gelu is None in the one and True"):
         interpolate(tiny("vit"), tiny("quickgelu"), 0.5)
+
+
+@pytest.mark.parametrize("name", ["vit", "siglip"])
+def test_a_head_is_interpolated_with_the_identity_whether_or_not_a_tower_had_a_projection(
+    tiny, random_map, name
+):
+    base = tiny(name)
+    eye, w = torch.eye(base.embed_dim), random_map(base.embed_dim)
+    trained = w.fold(base)
+    pixels = torch.randint(0, 256, (4, 3, *base.image_size), dtype=torch.uint8)
+    texts = ["a photo of a dog.", "a photo of a cat."]
+
+    def features(model):
+        with torch.no_grad():
+            return model.encode_image(pixels), model.encode_text(texts)
+
+    for alpha in (0.0, 0.4, 1.0):
+        expected = LinearMap((1 - alpha) * eye + alpha * w.weight)
+        for found, plain in zip(
+            features(interpolate(base, trained, alpha)), features(base), strict=True
+        ):
+            torch.testing.assert_close(found, expected(plain), atol=1e-5, rtol=0)
+    assert all(map(torch.equal, features(interpolate(base, trained, 0)), features(base)))
+    assert same(interpolate(base, trained, 1), trained)
+
+
+def test_a_run_that_trained_a_head_without_projection_is_interpolated(tiny, make_run, random_map):
+    base = tiny("siglip")
+    run = make_run("head", base, linear=random_map(base.embed_dim))
+    context = FitContext.open(run)
+    fitted = Interpolate(alpha=0.5).fit(context)
+    assert fitted.against_sha256 == base.sha256
+    mixed = fitted.apply(context.trained).clip.state_dict()["visual.head.proj.weight"]
+    whole = context.trained.clip.state_dict()["visual.head.proj.weight"]
+    torch.testing.assert_close(mixed, (torch.eye(base.embed_dim) + whole) / 2)
+    assert not torch.equal(mixed, whole)
 
 
 @pytest.fixture

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from clipalign.datasets.base import Dataset, Example
+import numpy as np
+import numpy.typing as npt
+
+from clipalign.datasets.base import Dataset, Example, rgb_image
 from clipalign.datasets.known.description import Description
 from clipalign.errors import DataError
 from clipalign.files import storage_errors
 from clipalign.progress import Reporter
 
-__all__ = ["Checked", "SplitCheck", "check_dataset", "download"]
+__all__ = ["Checked", "SharedPictures", "SplitCheck", "check_dataset", "download"]
 
 _PROBLEMS = 20  # kept of each split
+_SHARED = 5  # pictures that are named, of two splits that share some
+
+_Digests: TypeAlias = npt.NDArray[np.uint64]
+"""[N] of the pixels of a split's images, 8 bytes each, so that millions fit; 0 where unreadable."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,21 @@ class SplitCheck:
 
 
 @dataclass(frozen=True)
+class SharedPictures:
+    """Pictures that two splits have in common, pixel for pixel.
+
+    Attributes:
+        splits: the two; the later one is what the count is of.
+        images: of the later split that are in the earlier one too.
+        examples: keys of the first of them: in the earlier split, in the later one.
+    """
+
+    splits: tuple[str, str]
+    images: int
+    examples: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class Checked:
     """What a dataset came to.
 
@@ -53,24 +77,26 @@ class Checked:
         splits: by name.
         missing: splits of a whole copy that are not there.
         differences: of a whole copy, one sentence each.
+        shared: by two splits: what was trained on is then tested on. Known where images were read.
         decoded: whether every image was read.
     """
 
     splits: dict[str, SplitCheck]
     missing: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
+    shared: list[SharedPictures] = field(default_factory=list)
     decoded: bool = True
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is wrong with what is there; a split may be missing."""
+        """Whether nothing is wrong with what is there; a split may be missing, or share some."""
         return not self.differences and not any(s.unusable for s in self.splits.values())
 
 
 def check_dataset(
     dataset: Dataset, say: Reporter, *, decode: bool = True, workers: int = 2
 ) -> Checked:
-    """Count, compare with a whole copy where one is known, and read every image.
+    """Count, compare with a whole copy where one is known, and read and compare every image.
 
     Args:
         dataset: any.
@@ -80,10 +106,12 @@ def check_dataset(
     """
     known: Description | None = getattr(dataset, "description", None)
     counts = known.counts if known else {}
-    splits = {
-        split: _check_split(dataset, split, counts.get(split), say, workers if decode else 0)
-        for split in dataset.splits()
-    }
+    splits, digests = {}, {}
+    for split in dataset.splits():
+        broken: list[tuple[str, str]] = []
+        if decode:
+            broken, digests[split] = _read(dataset, split, say, workers)
+        splits[split] = _check_split(dataset, split, counts.get(split), broken)
     missing = [s for s in (known.split_names if known else ()) if s not in splits]
     differences = [
         f"{split}: {found.images:,} images, and a whole copy has {found.expected:,}"
@@ -97,16 +125,15 @@ def check_dataset(
             differences.append(f"{found_count:,} {what}, and a whole copy has {wanted:,}")
     if not any(s.images for s in splits.values()):
         differences.append("there is no image")
-    return Checked(splits, missing, differences, decode)
+    return Checked(splits, missing, differences, _shared(dataset, digests), decode)
 
 
 def _check_split(
-    dataset: Dataset, split: str, expected: int | None, say: Reporter, workers: int
+    dataset: Dataset, split: str, expected: int | None, broken: list[tuple[str, str]]
 ) -> SplitCheck:
     examples = dataset.examples(split)
     of_dataset: Any = getattr(dataset, "skipped", None)
     skipped = list(of_dataset(split)) if of_dataset else []
-    broken = list(_broken(dataset, split, say, workers)) if workers else []
     problems = [f"{name}: {reason}" for name, reason in [*skipped, *broken]]
     sizes = Counter(e.label for e in examples if e.label)
     return SplitCheck(
@@ -121,16 +148,20 @@ def _check_split(
     )
 
 
-def _broken(dataset: Dataset, split: str, say: Reporter, workers: int) -> Iterator[tuple[str, str]]:
-    """Images that cannot be read, each with the reason."""
+def _read(
+    dataset: Dataset, split: str, say: Reporter, workers: int
+) -> tuple[list[tuple[str, str]], _Digests]:
+    """Images of a split that cannot be read, each with the reason; and the digests of all."""
     examples = dataset.examples(split)
+    digests, broken = np.zeros(len(examples), np.uint64), []
 
-    def problem(example: Example) -> str | None:
+    def look(example: Example) -> tuple[int, str | None]:
         try:
-            dataset.image(example)
+            image = rgb_image(dataset, example)
         except DataError as error:
-            return str(getattr(error, "reason", error))
-        return None
+            return 0, str(getattr(error, "reason", error))
+        content = f"{image.size}".encode() + image.tobytes()
+        return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big"), None
 
     with (
         ThreadPoolExecutor(workers) as pool,
@@ -138,10 +169,29 @@ def _broken(dataset: Dataset, split: str, say: Reporter, workers: int) -> Iterat
     ):
         for start in range(0, len(examples), 1024):  # a few at a time: flat memory
             part = examples[start : start + 1024]
-            for example, reason in zip(part, pool.map(problem, part), strict=True):
+            for i, (digest, reason) in enumerate(pool.map(look, part), start):
                 bar.advance()
-                if reason:
-                    yield example.key, reason
+                digests[i] = digest
+                if reason is not None:
+                    broken.append((examples[i].key, reason))
+    return broken, digests
+
+
+def _shared(dataset: Dataset, digests: Mapping[str, _Digests]) -> list[SharedPictures]:
+    """What each two splits have in common."""
+    found = []
+    for (one, there), (other, here) in combinations(digests.items(), 2):
+        both = np.intersect1d(there, here)
+        [rows] = np.isin(here, both[both > 0]).nonzero()
+        if not len(rows):
+            continue
+        first, later = dataset.examples(one), dataset.examples(other)
+        names = [
+            (first[int((there == here[row]).argmax())].key, later[row].key)
+            for row in rows[:_SHARED].tolist()
+        ]
+        found.append(SharedPictures((one, other), len(rows), names))
+    return found
 
 
 def download(description: Description, root: Path, say: Reporter) -> None:

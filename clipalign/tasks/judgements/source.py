@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from clipalign.datasets.base import Dataset, Example
+from clipalign.datasets.base import Dataset, Example, rgb_image
 from clipalign.datasets.images import UnreadableImage
 from clipalign.datasets.table import left_out_note
 from clipalign.errors import DataError
@@ -75,7 +75,7 @@ class JudgedImages(WithKept):
         """Read one image; an error names the rows that are lost with it."""
         judged = self._judged(example)
         try:
-            return self.dataset.image(judged.example)
+            return rgb_image(self.dataset, judged.example)
         except DataError as error:
             rows = ", ".join(j.key.rpartition("#")[2] for j in judged.judgements)
             reason = getattr(error, "reason", str(error))

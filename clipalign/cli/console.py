@@ -1,4 +1,4 @@
-"""What commands print, and the options they share.
+"""What commands print.
 
 Standard output carries results: text, or under `--json` one JSON document and nothing else.
 Standard error carries what is being done: a progress bar on a terminal, plain lines elsewhere;
@@ -18,47 +18,13 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, TextIO
-
-import typer
+from typing import Any, TextIO
 
 from clipalign import interrupts
-from clipalign.plugins import registry
 from clipalign.progress import Bar, Silent
 from clipalign.text import fold, printable
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
-
-DatasetSetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--dataset-set",
-        metavar="KEY=VALUE",
-        help="Option of the dataset, as --set dataset.KEY=VALUE; may be repeated.",
-    ),
-]
-
 _COLOURS = {"red": 31, "yellow": 33}
-
-
-def complete(kind: str) -> Callable[[str], list[tuple[str, str]]]:
-    """Shell completion for an option that takes a registered name, for `typer.Option`."""
-
-    def names(incomplete: str) -> list[tuple[str, str]]:
-        found = registry(kind)
-        return [
-            (name, found.entry(name).summary)
-            for name in found.names()
-            if name.startswith(incomplete)
-        ]
-
-    return names
-
-
-def all_settings(settings: list[str] | None, of_dataset: list[str] | None) -> list[str]:
-    """What --set and --dataset-set say, all as --set takes it."""
-    return [*(settings or ()), *(f"dataset.{setting.strip()}" for setting in of_dataset or ())]
 
 
 class Console:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, terminal_width
+from clipalign.cli.console import Console, terminal_width
+from clipalign.cli.flags import DeviceOption, JsonFlag, OpenFlag, QuietFlag, output_option
 from clipalign.errors import Interrupted, RunError
 
 if TYPE_CHECKING:
@@ -81,14 +82,13 @@ class _Walk:
 @app.command()
 def demo(
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder of everything; demo/ if left out."),
+        Path | None, output_option("Folder of everything; demo/ if left out.")
     ] = None,
     fast: Annotated[
         bool, typer.Option("--fast", help="A short form, to see the way and not the numbers.")
     ] = False,
-    open_it: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if any.")] = None,
+    open_it: OpenFlag = False,
+    device: DeviceOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:

@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import (
-    Console,
-    JsonFlag,
-    QuietFlag,
-    has_bars,
-    table,
-    terminal_width,
-    wrapped,
-)
+from clipalign.cli.console import Console, has_bars, table, terminal_width, wrapped
+from clipalign.cli.flags import JsonFlag, QuietFlag, run_argument
 from clipalign.cli.plain_words import value_words
 from clipalign.cli.run_facts import (
     COLUMNS,
@@ -42,21 +35,11 @@ from clipalign.reports.sparklines import curve_rows, read_curves
 if TYPE_CHECKING:
     from clipalign.comparison.runs import ResultPair
 
-__all__ = ["app", "complete_models", "complete_runs", "find_runs", "last_metrics", "sparklines"]
+__all__ = ["app", "find_runs", "last_metrics", "sparklines"]
 
 app = typer.Typer(no_args_is_help=True, help="List, show, compare and remove training runs.")
 
 _DETAIL = re.compile(r"(^|_)reverse_|_(median|p\d+)$")
-
-
-def complete_runs(incomplete: str) -> list[str]:
-    """Shell completion for an argument that takes a run directory."""
-    return [str(run) for run in find_runs(ROOT) if str(run).startswith(incomplete)]
-
-
-def complete_models(incomplete: str) -> list[str]:
-    """Shell completion for an argument that takes a model spec: the embedded model, and runs."""
-    return [m for m in ("emoji-tiny", *complete_runs("")) if m.startswith(incomplete)]
 
 
 @app.command("list")
@@ -130,7 +113,7 @@ def list_(
 
 @app.command()
 def show(
-    run: Annotated[Path, typer.Argument(help="Run directory.", autocompletion=complete_runs)],
+    run: Annotated[Path, run_argument("Run directory.")],
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -153,11 +136,7 @@ def show(
 def compare(
     runs: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="RUN",
-            help="Two run directories or more; each is compared with the first.",
-            autocompletion=complete_runs,
-        ),
+        run_argument("Two run directories or more; each is compared with the first."),
     ],
     details: Annotated[
         bool, typer.Option("--details", help="Also percentiles and the reverse KL.")
@@ -197,10 +176,7 @@ def compare(
 
 @app.command()
 def rm(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN", help="Run directories.", autocompletion=complete_runs),
-    ],
+    runs: Annotated[list[Path], run_argument("Run directories.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Also where other files lie in it than a run writes.")

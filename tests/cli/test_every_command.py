@@ -131,3 +131,26 @@ def test_quiet_leaves_the_result_alone(arguments, tmp_path, monkeypatch, capsys,
     assert run([*arguments, "--quiet"]) == 0
     assert capsys.readouterr() == (result, "")
     assert result
+
+
+def declarations(flag):
+    """What each command says of an option: its values' name, kind, bounds, completion and help."""
+    return {
+        (
+            param.metavar,
+            bool(param._custom_shell_complete),
+            (param.min, param.max),
+            param.help if flag in SAME_WORDS else "",
+        )
+        for command in LEAVES.values()
+        for param in command.params
+        if flag in param.opts
+    }
+
+
+SAME_WORDS = ("--json", "--quiet", "--device", "--dataset-set", "--push", "--open")
+
+
+@pytest.mark.parametrize("flag", [*SAME_WORDS, "--dataset", "--seed", "--task", "--against"])
+def test_an_option_is_the_same_in_every_command_that_has_it(flag):
+    assert len(declarations(flag)) == 1

@@ -31,13 +31,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperArgument, TyperCommand, TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 from typer.main import get_command
 
 from clipalign import interrupts
 from clipalign._version import __version__
 from clipalign.cli import console
+from clipalign.cli.help import SETTINGS, make_plain
 from clipalign.errors import ClipAlignError, Interrupted, PluginError, from_machine, near_matches
 from clipalign.plugins import PluginWarning, blamed, registry
 from clipalign.text import printable
@@ -150,14 +151,11 @@ class _AsGiven:
 def _lighten(command: Command) -> None:
     """Answer at once: help as plain text, without rich, and plain options without pydantic.
 
-    Plain help also reads the same in a log. Typer makes a pydantic adapter for every option, even
-    where there is nothing to convert, and importing pydantic doubles the time of a light command.
+    Typer makes a pydantic adapter for every option, even where there is nothing to convert, and
+    importing pydantic doubles the time of a light command.
     """
-    if isinstance(command, TyperCommand | TyperGroup):
-        command.rich_markup_mode = None
-    for param in command.get_params(typer.Context(command)):
-        if isinstance(param, TyperArgument):
-            _in_capitals(param)
+    make_plain(command)
+    for param in command.get_params(typer.Context(command, **SETTINGS)):
         kind = getattr(param, "type_descriptor", None)
         if kind is None or kind.annotation not in (str, bool) or kind.parameter_info.parser:
             continue
@@ -166,13 +164,6 @@ def _lighten(command: Command) -> None:
     if isinstance(command, TyperGroup):
         for inner in command.commands.values():
             _lighten(inner)
-
-
-def _in_capitals(argument: TyperArgument) -> None:
-    """Show an argument as RUN where it must be given, else as [RUN]; with ... where it repeats."""
-    argument.metavar = name = argument.metavar or str(argument.name).upper()
-    usage = (name if argument.required else f"[{name}]") + ("..." if argument.nargs != 1 else "")
-    argument.get_usage_pieces = lambda ctx: [usage]  # type: ignore[method-assign]
 
 
 def _print_version(wanted: bool) -> None:
@@ -193,7 +184,7 @@ def _root(
 
     \b
     Examples:
-      clipalign demo                                     # both tasks, in a few minutes
+      clipalign demo                                # both tasks, in a few minutes
       clipalign train --method kto --task typographic
       clipalign eval --suite typographic
       clipalign train --help
@@ -206,6 +197,7 @@ def build() -> Command:
         cls=LazyGroup,
         callback=_root,
         epilog=EXIT_CODES,
+        context_settings=SETTINGS,
         rich_markup_mode=None,
         no_args_is_help=True,
     )

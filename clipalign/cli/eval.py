@@ -90,12 +90,12 @@ def evaluate_(
     \b
     Examples:
       clipalign eval --suite typographic
-      clipalign eval runs/dpo runs/kto --suite typographic --against reference --json
-      clipalign eval ViT-B-32/openai --dataset ./photos --set styles=[note] -o results/
+      clipalign eval runs/dpo runs/kto --suite gender --against reference --json
+      clipalign eval ViT-B-32/openai --dataset photos --set styles=[note] -o out
       clipalign eval runs/dpo --dataset oxford-pets:/data/pets
       clipalign eval runs/dpo --dataset paint/index.csv --split test
       clipalign eval --dataset-set views=2 --split test
-      clipalign eval --suite typographic --suite gender --set typographic.resamples=500
+      clipalign eval --suite typographic --suite gender --set gender.resamples=500
     """
     out = Console(json=as_json, quiet=quiet)
     names = list(dict.fromkeys(suites or ["typographic"]))

@@ -71,7 +71,7 @@ def prepare(
     workers: Annotated[int, typer.Option(help="Processes; the result is the same.")] = 0,
     shard: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Make part I of N, from 0, of the same set; see below."),
+        typer.Option(metavar="I/N", help="Make part I of N, from 0, of the same set; see above."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a preference set that stands there.")
@@ -83,14 +83,14 @@ def prepare(
 
     \b
     Examples:
-      clipalign prepare typographic -o prefs/                  # the embedded images
-      clipalign prepare typographic --dataset ./photos -o prefs/ --workers 8
-      clipalign prepare typographic --dataset photos/index.csv --dataset-set label_column=name
-      clipalign prepare typographic --dataset oxford-pets:/data/pets -o prefs/
-      clipalign prepare preferences --dataset my.csv -o prefs/ # image, chosen, rejected
-      clipalign prepare typographic --style note --attacks-per-image 3 --split test -o attacked/
-      clipalign prepare --dataset ./photos -o prefs/ --shard $SLURM_ARRAY_TASK_ID/64
-      torchrun --nproc-per-node 8 -m clipalign prepare --dataset ./photos -o prefs/
+      clipalign prepare typographic -o prefs/               # the embedded images
+      clipalign prepare --dataset ./photos -o prefs/ --workers 8
+      clipalign prepare --dataset photos/index.csv --dataset-set label_column=name
+      clipalign prepare --dataset oxford-pets:/data/pets -o prefs/
+      clipalign prepare preferences --dataset my.csv     # image, chosen, rejected
+      clipalign prepare --style note --attacks-per-image 3 --split test -o prefs
+      clipalign prepare --dataset photos -o prefs --shard $SLURM_ARRAY_TASK_ID/64
+      torchrun --nproc-per-node 8 -m clipalign prepare --dataset photos -o prefs
 
     The parts of --shard, or of torchrun's processes, may be made on any machines that see the same
     --output, in any order; the last one to finish puts the set there. It is byte for byte the set

@@ -52,8 +52,8 @@ def retrieve(
     \b
     Examples:
       clipalign retrieve "a photo of a police officer."
-      clipalign retrieve "a photo of a nurse." emoji-tiny runs/gender models/neutral -o nurse.png
-      clipalign retrieve "a dog." ViT-B-32/openai --dataset ./photos --column label
+      clipalign retrieve "a photo of a nurse." emoji-tiny runs/gender -o nurse.png
+      clipalign retrieve "a dog." ViT-B-32/openai --dataset photos --column label
     """
     out = Console(json=as_json, quiet=quiet)
     out.load("torch", "open_clip")

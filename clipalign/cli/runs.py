@@ -74,7 +74,7 @@ def list_(
     Examples:
       clipalign runs list
       clipalign runs list --where method=kto --where state=finished
-      clipalign runs list --sort attacked_accuracy --reverse --show attacked_accuracy
+      clipalign runs list --sort attacked_accuracy -r --show attacked_accuracy
       clipalign runs list --show attacked_accuracy@test-unseen-concepts
       clipalign runs list experiments/ --where 'train.lr<=1e-4' --json
     """

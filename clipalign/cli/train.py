@@ -118,10 +118,12 @@ def train(
 ) -> None:
     """Align a model with preferences, and show what that gained and cost.
 
+    What is left out is as the configuration says, and else as `clipalign config show` lists it.
+
     \b
     Examples:
       clipalign train --method kto --task typographic
-      clipalign train --method dpo --model ViT-B-32/openai --data prefs/ -o runs/dpo
+      clipalign train --method dpo --model ViT-B-32/openai --data prefs -o runs/a
       clipalign train --method kto --task preferences --data my.csv
       clipalign train --config recipe.yaml --set train.epochs=1
       clipalign train --resume runs/dpo

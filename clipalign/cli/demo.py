@@ -243,7 +243,7 @@ def _neutral(walk: _Walk) -> tuple[list[SuiteResult], str]:
 
 def _tell(walk: _Walk, results: list[SuiteResult]) -> None:
     """Aims and costs of the first result, as a table."""
-    from clipalign.reports.boards import headline
+    from clipalign.reports.headline import headline
     from clipalign.reports.tables import summary_table
 
     if results:

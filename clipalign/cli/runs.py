@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +23,7 @@ from clipalign.cli.run_facts import (
     find_runs,
     last_metrics,
     read_config,
+    read_headlines,
     read_results,
     sort_key,
     summarise,
@@ -34,6 +35,7 @@ from clipalign.reports.sparklines import curve_rows, read_curves
 
 if TYPE_CHECKING:
     from clipalign.comparison.runs import ResultPair
+    from clipalign.evals.results import SuiteResult
 
 __all__ = ["app", "find_runs", "last_metrics", "sparklines"]
 
@@ -119,9 +121,13 @@ def show(
 ) -> None:
     """Show one run: its settings, its curves, and what was measured.
 
+    Of each result the numbers that matter: what was asked for, and what it cost. Under --json they
+    are in `headline`, and the files themselves in `results`.
+
     \b
-    Example:
+    Examples:
       clipalign runs show runs/typographic-kto-1
+      clipalign runs show runs/typographic-kto-1 --json
     """
     check_run(run)
     document = summarise(run) | {
@@ -129,7 +135,13 @@ def show(
         "metrics": last_metrics(run),
         "results": read_results(run),
     }
-    Console(json=as_json, quiet=quiet).result(document, _text(run, document))
+    found, refused = read_headlines(run)
+    document["headline"] = {
+        name: result.model_dump(mode="json", include=_HEADLINE) for name, result in found.items()
+    }
+    document["refused"] = refused
+    text = _text(run, document, [] if as_json else _measured(found, refused))
+    Console(json=as_json, quiet=quiet).result(document, text)
 
 
 @app.command()
@@ -243,7 +255,22 @@ def _suite(document: dict[str, Any]) -> str:
     return str(tasks.entry(task).metadata.get("suite", task)) if task in tasks.names() else task
 
 
-def _text(run: Path, document: dict[str, Any]) -> str:
+_HEADLINE = {"suite", "model", "against", "dataset", "metrics", "comparisons", "warnings"}
+
+
+def _measured(found: Mapping[str, SuiteResult], refused: Mapping[str, str]) -> list[str]:
+    """Aims and costs of each result as a table, then the files that they are from."""
+    from clipalign.reports.tables import summary_table
+
+    if not (found or refused):
+        return []
+    tables = [summary_table(list(found.values()), width=terminal_width()), ""] if found else []
+    files = [f"  results/{name}.json" for name in sorted([*found, *refused])]
+    why = [wrapped(f"results/{name}.json is not shown: {refused[name]}") for name in refused]
+    return ["", *tables, "Results:", *files, *why]
+
+
+def _text(run: Path, document: dict[str, Any], measured: Sequence[str]) -> str:
     config = document["config"]
     train = config.get("train") if isinstance(config.get("train"), dict) else {}
     known = {k: v for k, v in config.items() if v not in (None, {}) and k != "train"}
@@ -254,8 +281,7 @@ def _text(run: Path, document: dict[str, Any]) -> str:
         lines += ["", f"Curves, to step {document['step']}:", "", curves]
     elif document["metrics"]:
         lines += ["", table(["LAST STEP", ""], list(document["metrics"].items()))]
-    if document["results"]:
-        lines += ["", "Results:", *(f"  results/{name}.json" for name in document["results"])]
+    lines += measured
     if document["state"] == "finished":
         lines += ["", f'open_clip.create_model_and_transforms("local-dir:{run / "model"}")']
     words = "Where to look next:" if document["state"] == "finished" else "Go on with:"

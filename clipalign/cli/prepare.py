@@ -23,6 +23,7 @@ from clipalign.cli.flags import (
     set_option,
 )
 from clipalign.errors import Interrupted, UsageError
+from clipalign.plugins import registry
 
 if TYPE_CHECKING:
     from clipalign.tasks.preference_set import PreferenceSet
@@ -114,6 +115,11 @@ def prepare(
     from clipalign.tasks.shards import shard_of_environment
     from clipalign.training.signals import StopSignal
 
+    if task not in registry("tasks").names() and Path(task).exists():
+        raise UsageError(
+            f"{task} is no task, and images stand after --dataset: clipalign prepare --dataset "
+            f"{shlex.quote(task)}"
+        )
     part = shard or shard_of_environment()
     if part is not None and output is None:
         raise UsageError("Parts of a set need a place to meet: give --output.")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipalign.errors import ClipAlignError, DataError, RunError, UsageError, near_matches
 from clipalign.files import parse_json, read_regular
-from clipalign.models.spec import is_run
+from clipalign.models.spec import is_run, runs_within
 
 if TYPE_CHECKING:
     from clipalign.evals.results import SuiteResult
@@ -53,7 +53,8 @@ def check_run(run: Path) -> None:
     if not is_run(run):
         known = [str(r) for r in find_runs(run.parent)]
         raise RunError(
-            f"{run} is not a run directory: it has no config.yaml.{near_matches(str(run), known)}"
+            f"{run} is not a run directory: it has no config.yaml."
+            f"{runs_within(run) or near_matches(str(run), known)}"
         )
 
 

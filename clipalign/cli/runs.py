@@ -82,6 +82,8 @@ def list_(
     """
     conditions = [Condition.parse(text) for text in where or ()]
     more = list(dict.fromkeys(shown or ()))
+    if root != ROOT and not root.is_dir():
+        raise RunError(f"There is no folder {root}. Name one that holds run directories.")
     runs = find_runs(root)
     asked = [*(c.key for c in conditions), *([sort] if sort else []), *more]
     if asked:
@@ -164,7 +166,9 @@ def compare(
       clipalign runs compare runs/a runs/b runs/c --json
     """
     if len(runs) < 2:
-        raise UsageError("A comparison takes two runs at least.")
+        raise UsageError(
+            f"A comparison takes two runs at least: clipalign runs compare {runs[0]} OTHER-RUN"
+        )
     for run in runs:
         check_run(run)
     from clipalign.comparison.runs import config_differences, result_pairs

@@ -72,7 +72,8 @@ def test_an_unknown_command_names_the_near_ones(command):
 def test_an_unknown_option_is_wrong_usage(command):
     done = command("plugins", "list", "--kinds", "tasks")
     assert done.returncode == 2
-    assert "No such option: --kinds" in done.stderr
+    assert "Usage: clipalign plugins list [OPTIONS]" in done.stderr
+    assert "clipalign plugins list has no option --kinds. Did you mean '--kind'?" in done.stderr
     assert done.stdout == ""
 
 

@@ -24,6 +24,9 @@ from clipalign import interrupts
 from clipalign.progress import Bar, Silent
 from clipalign.text import fold, printable
 
+WIDTH = 100
+"""At which a paragraph is folded on a wider terminal: longer lines are hard to read."""
+
 _COLOURS = {"red": 31, "yellow": 33}
 
 
@@ -210,13 +213,16 @@ def terminal_width() -> int | None:
     asked = os.environ.get("COLUMNS", "")
     if asked.isdecimal() and int(asked) > 0:
         return int(asked)
-    return shutil.get_terminal_size().columns if _is_terminal(sys.stdout) else None
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def wrapped(text: str) -> str:
-    """A paragraph, wrapped at `terminal_width` where there is one."""
+def wrapped(text: str, *, indent: str = "") -> str:
+    """A paragraph, folded at the width of the terminal and at most WIDTH; whole without one."""
     width = terminal_width()
-    return text if width is None else "\n".join(fold(text, max(width, 20)))
+    if width is None:
+        return f"{indent}{text}"
+    width = min(max(width, 20), WIDTH)
+    return "\n".join(fold(text, width, initial_indent=indent, subsequent_indent=indent))
 
 
 def has_bars() -> bool:

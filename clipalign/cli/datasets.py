@@ -276,6 +276,8 @@ def _checked_text(checked: Checked, spec: str) -> str:
     rows: list[tuple[Any, ...]] = []
     for split, found in checked.splits.items():
         sizes = f"{found.smallest:,} to {found.largest:,}" if found.classes else "-"
+        if found.classes and found.smallest == found.largest:
+            sizes = f"{found.smallest:,}"
         whole = "-" if found.expected is None else f"{found.expected:,}"
         counts = (f"{found.images:,}", whole, f"{found.classes:,}", sizes, f"{found.unusable:,}")
         rows.append((split, *counts, ", ".join(found.attributes)))

@@ -138,7 +138,7 @@ def evaluate_(
     except Interrupted as error:
         kept = " What was encoded is kept: the same command goes on from there." if cache else ""
         raise Interrupted(f"{error}{kept}") from None
-    written = "\n".join(map(str, files)) or "not written; -o DIR keeps them."
+    written = "\n         ".join(map(str, files)) or "not written; -o DIR keeps them."
     shown = list(dict.fromkeys(map(_shown, files)))
     line = f"\n{report_line(*shown)}" if shown else ""
     tables = summary_table(results, details=True, width=terminal_width())

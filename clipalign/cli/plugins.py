@@ -219,7 +219,8 @@ def _describe_text(document: dict[str, Any]) -> str:
 def options_table(options: list[dict[str, Any]]) -> str:
     """What `option_rows` gives, as a table."""
     rows = [(o["name"], o["type"], _default(o["default"]), o["description"]) for o in options]
-    return table(("NAME", "TYPE", "DEFAULT", "DESCRIPTION"), rows)
+    said = 4 if any(o["description"] for o in options) else 3  # no heading over nothing
+    return table(("NAME", "TYPE", "DEFAULT", "DESCRIPTION")[:said], [row[:said] for row in rows])
 
 
 def _default(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, has_bars, terminal_width
+from clipalign.cli.console import Console, has_bars, terminal_width, wrapped
 from clipalign.cli.flags import (
     DeviceOption,
     JsonFlag,
@@ -119,7 +119,7 @@ def report_text(made: ReportResult) -> str:
             for key, values in series.items()
         ]
         if lines:
-            explained = [f"  {words}" for words in legend(series)]
+            explained = [wrapped(words, indent="  ") for words in legend(series)]
             parts.append("\n".join([f"Training of {name}", *lines, *explained]))
     where = [f"Report: {made.path}"]
     if made.plots:

@@ -83,7 +83,7 @@ def retrieve(
             for f in found.found
         ]
     text = (
-        f"Top {k} of {found.gallery} images for {query!r}, by {found.column}:\n\n"
+        f"Top {k} of {found.gallery:,} images for {query!r}, by {found.column}:\n\n"
         f"{table(headings, rows)}\n\nPicture: {picture}"
     )
     out.result(found.document() | {"picture": str(picture)}, text)

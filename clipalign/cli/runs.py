@@ -300,7 +300,7 @@ def _compared(first: Path, other: str, pairs: Sequence[ResultPair], details: boo
     from clipalign.reports.words import label, number
 
     if not pairs:
-        return [f"{first} and {other} have no result of the same name to compare."]
+        return [wrapped(f"{first} and {other} have no result of the same name to compare.")]
     blocks = []
     for pair in pairs:
         title = f"{pair.name}: {other} against {first}"

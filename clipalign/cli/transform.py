@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, table
+from clipalign.cli.console import Console, table, wrapped
 from clipalign.cli.export import also, check_words
 from clipalign.cli.flags import (
     AlsoFormatOption,
@@ -191,7 +191,7 @@ def transform(
         if exported is not None:
             document["export"] = exported
         model = f"Model: {result.model}{words}\n"
-        lines = [result.transform.statement(), model, result.open_clip_line]
+        lines = [wrapped(result.transform.statement()), model, result.open_clip_line]
     if scanned is not None:
         files = write_scan(scanned, folder, out)
         document["scan"] = scanned.document() | {"files": [str(file) for file in files]}

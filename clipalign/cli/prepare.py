@@ -85,7 +85,7 @@ def prepare(
     \b
     Examples:
       clipalign prepare typographic -o prefs/               # the embedded images
-      clipalign prepare --dataset ./photos -o prefs/ --workers 8
+      clipalign prepare typographic --dataset ./photos -o prefs/ --workers 8
       clipalign prepare --dataset photos/index.csv --dataset-set label_column=name
       clipalign prepare --dataset oxford-pets:/data/pets -o prefs/
       clipalign prepare preferences --dataset my.csv     # image, chosen, rejected

@@ -143,7 +143,7 @@ def test_show_has_aims_and_costs_of_each_result_with_intervals_and_differences(c
 
 def test_show_says_which_result_it_cannot_read_and_shows_the_others(command, run):
     measure(run)
-    text = command("runs", "show", "runs/typographic-kto-2").stdout
+    text = " ".join(command("runs", "show", "runs/typographic-kto-2").stdout.split())
     assert "attacked accuracy" in text
     assert "results/typographic.json is not shown: " in text
     assert "has no results schema version" in text

@@ -129,7 +129,9 @@ def _named(name: str, found: Sequence[Entry]) -> Entry:
         return fits[0]
     names = [e.name for e in found]
     if not fits:
-        raise UsageError(f"The cache holds no entry {name!r}.{near_matches(name, names)}")
+        near = near_matches(name, names)  # of all that there is, the list tells more
+        words = near if "Did you mean" in near else " `clipalign cache list` shows what it holds."
+        raise UsageError(f"The cache holds no entry {name!r}.{words}")
     raise UsageError(f"{name!r} could be {' or '.join(e.name for e in fits[:5])}: give more of it.")
 
 

@@ -130,7 +130,11 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
             if inner and outer in known:
                 lines.append(f"{where}: in a file this is written {outer}: {{{inner}: …}}.")
                 continue
-            lines.append(f"{where}: unknown key.{near_matches(str(last), known)}")
+            below = [
+                f"{key}.{last}" for key in known if str(last) in _below(model, [*parents, key])
+            ]
+            words = f" Did you mean {below[0]!r}?" if below else near_matches(str(last), known)
+            lines.append(f"{where}: unknown key.{words}")
             continue
         words = in_words(problem)
         if problem["type"] == "missing":

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clipalign.cli.app import run
-from clipalign.cli.prepare import options_of
+from clipalign.cli.flags import options_of
 from clipalign.cli.run_facts import Condition
 from clipalign.config import RunConfig, TrainConfig, build_config, dump_config, load_config
 from clipalign.datasets.locate import locate_dataset
@@ -177,14 +177,15 @@ def test_small_languages_of_the_command_line_parse_or_refuse(text):
         assert condition.holds({condition.key: condition.value}) is (condition.sign == "=")
     or_refused(load_concept, text)
     for key in ("beta", ""):
-        or_refused(options_of, [f"{key}={text}", text], "--set")
+        or_refused(options_of, [f"{key}={text}", text], "beta=1")
 
 
 @some
-@given(st.dictionaries(st.text("abc.", min_size=1, max_size=5), plain, max_size=3))
+@given(st.dictionaries(st.from_regex("[abc.]{0,4}[abc]", fullmatch=True), plain, max_size=3))
 def test_options_on_the_command_line_round_trip(options):
     written = [f"{key}={yaml.safe_dump(value, sort_keys=False)}" for key, value in options.items()]
-    assert str(options_of(written, "--set")) == str(options)
+    own, of_dataset = options_of([*written, *(f"dataset.{each}" for each in written)], "a=1")
+    assert str(own) == str(of_dataset) == str(options)
 
 
 @pytest.fixture(scope="module")

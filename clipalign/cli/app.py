@@ -21,7 +21,6 @@ turns it into the exit code. A failed command prints no traceback; CLIPALIGN_DEB
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import sys
@@ -31,14 +30,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperArgument, TyperCommand, TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 from typer.main import get_command
 
 from clipalign import interrupts
 from clipalign._version import __version__
 from clipalign.cli import console
-from clipalign.errors import ClipAlignError, Interrupted, PluginError, from_machine, near_matches
+from clipalign.cli.help import SETTINGS, make_plain
+from clipalign.errors import ClipAlignError, Interrupted, PluginError, from_machine
 from clipalign.plugins import PluginWarning, blamed, registry
 from clipalign.text import printable
 
@@ -82,7 +82,9 @@ class LazyGroup(TyperGroup):
         """Find the command that `args` begin with, or fail with the near matches."""
         known = registry("commands").names()
         if args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
-            ctx.fail(f"There is no command {args[0]!r}.{near_matches(args[0], known)}")
+            from clipalign.cli.usage import other_command
+
+            ctx.fail(f"There is no command {args[0]!r}.{other_command(args[0])}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Context) -> Any:
@@ -150,14 +152,11 @@ class _AsGiven:
 def _lighten(command: Command) -> None:
     """Answer at once: help as plain text, without rich, and plain options without pydantic.
 
-    Plain help also reads the same in a log. Typer makes a pydantic adapter for every option, even
-    where there is nothing to convert, and importing pydantic doubles the time of a light command.
+    Typer makes a pydantic adapter for every option, even where there is nothing to convert, and
+    importing pydantic doubles the time of a light command.
     """
-    if isinstance(command, TyperCommand | TyperGroup):
-        command.rich_markup_mode = None
-    for param in command.get_params(typer.Context(command)):
-        if isinstance(param, TyperArgument):
-            _in_capitals(param)
+    make_plain(command)
+    for param in command.get_params(typer.Context(command, **SETTINGS)):
         kind = getattr(param, "type_descriptor", None)
         if kind is None or kind.annotation not in (str, bool) or kind.parameter_info.parser:
             continue
@@ -166,13 +165,6 @@ def _lighten(command: Command) -> None:
     if isinstance(command, TyperGroup):
         for inner in command.commands.values():
             _lighten(inner)
-
-
-def _in_capitals(argument: TyperArgument) -> None:
-    """Show an argument as RUN where it must be given, else as [RUN]; with ... where it repeats."""
-    argument.metavar = name = argument.metavar or str(argument.name).upper()
-    usage = (name if argument.required else f"[{name}]") + ("..." if argument.nargs != 1 else "")
-    argument.get_usage_pieces = lambda ctx: [usage]  # type: ignore[method-assign]
 
 
 def _print_version(wanted: bool) -> None:
@@ -193,7 +185,7 @@ def _root(
 
     \b
     Examples:
-      clipalign demo                                     # both tasks, in a few minutes
+      clipalign demo                                # both tasks, in a few minutes
       clipalign train --method kto --task typographic
       clipalign eval --suite typographic
       clipalign train --help
@@ -206,6 +198,7 @@ def build() -> Command:
         cls=LazyGroup,
         callback=_root,
         epilog=EXIT_CODES,
+        context_settings=SETTINGS,
         rich_markup_mode=None,
         no_args_is_help=True,
     )
@@ -234,13 +227,7 @@ def run(arguments: Sequence[str]) -> int:
                 sys.stdout = stdout
         sys.stdout.flush()
     except TyperException as error:
-        _in_our_words(error)
-        if as_json or not hasattr(error, "show"):
-            return _fail("UsageError", error.format_message(), error.exit_code, as_json)
-        shown = io.StringIO()
-        error.show(shown)
-        print(printable(shown.getvalue()), end="", file=sys.stderr)
-        return error.exit_code
+        return _misused(error, as_json)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("Interrupted", _INTERRUPTED, 130, as_json)
     except BrokenPipeError:
@@ -266,13 +253,19 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _in_our_words(error: TyperException) -> None:
-    """Say of a value what a configuration would say of it: Typer passes on pydantic's own terms."""
-    problems = getattr(error.__cause__, "errors", None)
-    if callable(problems):
-        from clipalign.options import in_words
+def _misused(error: TyperException, as_json: bool) -> int:
+    """Print how the command is used, and what is wrong; a group without a command is explained."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError" and not as_json:
+        print(printable(error.format_message()), file=sys.stderr)
+        return error.exit_code
+    from clipalign.cli.usage import in_our_words
 
-        error.message = printable(in_words(problems()[0]))
+    message = in_our_words(error, build())
+    if context is not None and not as_json and console.process_number() == 0:
+        hint = f"`{context.command_path} --help` explains it."
+        print(printable(f"{context.get_usage()}\n{hint}\n"), file=sys.stderr)
+    return _fail("UsageError", message, error.exit_code, as_json)
 
 
 def main() -> NoReturn:

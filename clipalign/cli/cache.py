@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, table
+from clipalign.cli.console import Console, table
+from clipalign.cli.flags import JsonFlag, QuietFlag
 
 app = typer.Typer(no_args_is_help=True, help="Look at what is kept to be used again; remove it.")
 
@@ -52,7 +53,7 @@ def rm(
         typer.Argument(metavar="ENTRY", help="As the list names them; the first letters will do."),
     ] = None,
     kind: Annotated[
-        list[str] | None, typer.Option(help="All of a kind, such as trunk; may be repeated.")
+        list[str] | None, typer.Option(help="All of a kind, such as trunk. May be repeated.")
     ] = None,
     older_than: Annotated[
         float | None, typer.Option(metavar="DAYS", min=0, help="All that are older.")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, table, wrapped
+from clipalign.cli.console import Console, table, wrapped
+from clipalign.cli.flags import DeviceOption, JsonFlag, QuietFlag, output_option
 
 if TYPE_CHECKING:
     from clipalign.comparison.plan import Plan
@@ -34,14 +35,13 @@ def compare(
         ),
     ],
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Directory; comparisons/<recipe> if left out."),
+        Path | None, output_option("Directory; comparisons/RECIPE if left out.")
     ] = None,
     only_missing: Annotated[
         bool,
         typer.Option(
             "--only-missing/--all",
-            help="Pass over finished cells (the default), or measure them again.",
+            help="Pass over finished cells, or measure them again.",
         ),
     ] = True,
     dry_run: Annotated[
@@ -51,7 +51,7 @@ def compare(
         bool,
         typer.Option("--report-only", help="Make tables and plots of what there is; no model."),
     ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if any.")] = None,
+    device: DeviceOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:

@@ -7,15 +7,11 @@ from typing import Annotated
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag
+from clipalign.cli.console import Console
+from clipalign.cli.flags import ConfigSetOption, JsonFlag, QuietFlag
 from clipalign.errors import ConfigError, ModelError, UsageError, near_matches
 
 app = typer.Typer(no_args_is_help=True, help="Show, check, describe and copy configurations.")
-
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as train.epochs=3."),
-]
 
 
 def _shipped() -> dict[str, Path]:
@@ -51,11 +47,11 @@ def show(
         Path | None,
         typer.Argument(
             metavar="FILE|RECIPE",
-            help="A file, or a recipe that ships with clipalign; the defaults when left out.",
+            help="A file, or a recipe that ships with clipalign; the defaults if left out.",
             autocompletion=_recipes,
         ),
     ] = None,
-    overrides: SetOption = None,
+    overrides: ConfigSetOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -77,7 +73,7 @@ def show(
 @app.command()
 def validate(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="Configuration to check.")],
-    overrides: SetOption = None,
+    overrides: ConfigSetOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -118,7 +114,7 @@ def cp(
         str, typer.Argument(help="Recipe that ships with clipalign.", autocompletion=_recipes)
     ],
     to: Annotated[
-        Path | None, typer.Argument(help="Where to write it; ./NAME.yaml when left out.")
+        Path | None, typer.Argument(help="Where to write it; ./NAME.yaml if left out.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file.")] = False,
     as_json: JsonFlag = False,

@@ -1,4 +1,4 @@
-"""What commands print, and the options they share.
+"""What commands print.
 
 Standard output carries results: text, or under `--json` one JSON document and nothing else.
 Standard error carries what is being done: a progress bar on a terminal, plain lines elsewhere;
@@ -18,47 +18,16 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, TextIO
-
-import typer
+from typing import Any, TextIO
 
 from clipalign import interrupts
-from clipalign.plugins import registry
 from clipalign.progress import Bar, Silent
 from clipalign.text import fold, printable
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
-
-DatasetSetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--dataset-set",
-        metavar="KEY=VALUE",
-        help="Option of the dataset, as --set dataset.KEY=VALUE; may be repeated.",
-    ),
-]
+WIDTH = 100
+"""At which a paragraph is folded on a wider terminal: longer lines are hard to read."""
 
 _COLOURS = {"red": 31, "yellow": 33}
-
-
-def complete(kind: str) -> Callable[[str], list[tuple[str, str]]]:
-    """Shell completion for an option that takes a registered name, for `typer.Option`."""
-
-    def names(incomplete: str) -> list[tuple[str, str]]:
-        found = registry(kind)
-        return [
-            (name, found.entry(name).summary)
-            for name in found.names()
-            if name.startswith(incomplete)
-        ]
-
-    return names
-
-
-def all_settings(settings: list[str] | None, of_dataset: list[str] | None) -> list[str]:
-    """What --set and --dataset-set say, all as --set takes it."""
-    return [*(settings or ()), *(f"dataset.{setting.strip()}" for setting in of_dataset or ())]
 
 
 class Console:
@@ -244,13 +213,16 @@ def terminal_width() -> int | None:
     asked = os.environ.get("COLUMNS", "")
     if asked.isdecimal() and int(asked) > 0:
         return int(asked)
-    return shutil.get_terminal_size().columns if _is_terminal(sys.stdout) else None
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def wrapped(text: str) -> str:
-    """A paragraph, wrapped at `terminal_width` where there is one."""
+def wrapped(text: str, *, indent: str = "") -> str:
+    """A paragraph, folded at the width of the terminal and at most WIDTH; whole without one."""
     width = terminal_width()
-    return text if width is None else "\n".join(fold(text, max(width, 20)))
+    if width is None:
+        return f"{indent}{text}"
+    width = min(max(width, 20), WIDTH)
+    return "\n".join(fold(text, width, initial_indent=indent, subsequent_indent=indent))
 
 
 def has_bars() -> bool:

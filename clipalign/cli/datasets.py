@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table, terminal_width
-from clipalign.cli.prepare import options_of
+from clipalign.cli.console import Console, table, terminal_width
+from clipalign.cli.flags import JsonFlag, QuietFlag, complete, options_of, set_option
 from clipalign.errors import DataError, UsageError
 from clipalign.plugins import Entry, registry
 
@@ -49,7 +49,9 @@ def list_(as_json: JsonFlag = False, quiet: QuietFlag = False) -> None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="Of the dataset.", autocompletion=_complete)],
+    name: Annotated[
+        str, typer.Argument(help="Dataset, as the list names it.", autocompletion=_complete)
+    ],
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -80,7 +82,9 @@ def check(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME[:PATH]", help="Of the dataset, or a path.", autocompletion=_complete
+            metavar="NAME[:PATH]",
+            help="Dataset, as the list names it, or the path of your own.",
+            autocompletion=_complete,
         ),
     ],
     path: Annotated[
@@ -92,10 +96,7 @@ def check(
     download: Annotated[
         bool, typer.Option("--download", help="Download it first, where torchvision offers it.")
     ] = False,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any option of the dataset."),
-    ] = None,
+    settings: Annotated[list[str] | None, set_option("Option of the dataset.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Threads that read images.")] = 2,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -117,7 +118,8 @@ def check(
     from clipalign.datasets.known.check import download as fetch
     from clipalign.datasets.locate import load_dataset
 
-    options = options_of(settings, "--set")
+    own, prefixed = options_of(settings, "label_column=name")
+    options = own | prefixed
     name, path = _place(name, path, options)
     if download:
         if path is None:
@@ -275,6 +277,8 @@ def _checked_text(checked: Checked, spec: str) -> str:
     rows: list[tuple[Any, ...]] = []
     for split, found in checked.splits.items():
         sizes = f"{found.smallest:,} to {found.largest:,}" if found.classes else "-"
+        if found.classes and found.smallest == found.largest:
+            sizes = f"{found.smallest:,}"
         whole = "-" if found.expected is None else f"{found.expected:,}"
         counts = (f"{found.images:,}", whole, f"{found.classes:,}", sizes, f"{found.unusable:,}")
         rows.append((split, *counts, ", ".join(found.attributes)))

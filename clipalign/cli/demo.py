@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, terminal_width
+from clipalign.cli.console import Console, terminal_width, wrapped
+from clipalign.cli.flags import DeviceOption, JsonFlag, OpenFlag, QuietFlag, output_option
 from clipalign.errors import Interrupted, RunError
 
 if TYPE_CHECKING:
@@ -81,14 +82,13 @@ class _Walk:
 @app.command()
 def demo(
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder of everything; demo/ if left out."),
+        Path | None, output_option("Folder of everything; demo/ if left out.")
     ] = None,
     fast: Annotated[
         bool, typer.Option("--fast", help="A short form, to see the way and not the numbers.")
     ] = False,
-    open_it: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if any.")] = None,
+    open_it: OpenFlag = False,
+    device: DeviceOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -105,7 +105,7 @@ def demo(
     out = Console(json=as_json, quiet=quiet)
     folder = output or Path("demo-fast" if fast else "demo")
     walk = _Walk(folder, fast, device, out)
-    out.say(f"{_WELCOME}\n")
+    out.say(f"{wrapped(_WELCOME)}\n")
     out.load("torch")
     from clipalign.training.signals import StopSignal
 
@@ -129,11 +129,11 @@ def _walk(walk: _Walk) -> tuple[dict[str, Any], Path]:
 
     typographic = _step(walk, 1, "A word on the picture", _TYPOGRAPHIC, "typographic")
     gender = _step(walk, 2, "Whom a search brings up", _GENDER, "gender")
-    walk.out.say(f"3 of 4. Neither\n\n{_NEUTRAL}\n")
+    _explain(walk, "3 of 4. Neither", _NEUTRAL)
     neutral, statement = _neutral(walk)
-    walk.out.say(f"{statement}\n")
+    walk.out.say(f"{wrapped(statement)}\n")
     _tell(walk, neutral)
-    walk.out.say(f"4 of 4. The report\n\n{_REPORT}\n")
+    _explain(walk, "4 of 4. The report", _REPORT)
     folder = walk.folder
     made = report(
         folder / "typographic",
@@ -158,7 +158,7 @@ def _walk(walk: _Walk) -> tuple[dict[str, Any], Path]:
 
 def _step(walk: _Walk, number: int, title: str, words: str, task: str) -> list[SuiteResult]:
     """Train a task's run and measure it, as far as that is not done."""
-    walk.out.say(f"{number} of 4. {title}\n\n{words}\n")
+    _explain(walk, f"{number} of 4. {title}", words)
     run = walk.folder / task
     _trained(walk, run, task)
     results = _measured(walk, run)
@@ -241,9 +241,14 @@ def _neutral(walk: _Walk) -> tuple[list[SuiteResult], str]:
     return results, statement
 
 
+def _explain(walk: _Walk, title: str, words: str) -> None:
+    """What a step is about, before it is taken."""
+    walk.out.say(f"{title}\n\n{wrapped(words)}\n")
+
+
 def _tell(walk: _Walk, results: list[SuiteResult]) -> None:
     """Aims and costs of the first result, as a table."""
-    from clipalign.reports.boards import headline
+    from clipalign.reports.headline import headline
     from clipalign.reports.tables import summary_table
 
     if results:

@@ -10,17 +10,23 @@ from typing import Annotated, Any
 
 import typer
 
-from clipalign.cli.console import (
-    Console,
+from clipalign.cli.console import Console, terminal_width
+from clipalign.cli.flags import (
     DatasetSetOption,
+    DeviceOption,
     JsonFlag,
     QuietFlag,
     all_settings,
     complete,
-    terminal_width,
+    dataset_option,
+    key_value,
+    model_argument,
+    model_option,
+    output_option,
+    seed_option,
+    set_option,
 )
 from clipalign.cli.report import report_line
-from clipalign.cli.runs import complete_models
 from clipalign.errors import Interrupted, UsageError, near_matches
 from clipalign.plugins import registry
 
@@ -33,60 +39,48 @@ _DEFAULT_MODEL = "emoji-tiny"
 def evaluate_(
     models: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="Runs or other model specs; none for the newest run in runs/.",
-            autocompletion=complete_models,
-        ),
+        model_argument("Runs or other model specs; the newest run in runs/ if left out."),
     ] = None,
     suites: Annotated[
         list[str] | None,
         typer.Option(
             "--suite",
             help="What to measure: typographic (the default), gender, reading, retention or "
-            "a plugin's; may be repeated.",
+            "a plugin's. May be repeated.",
             autocompletion=complete("suites"),
         ),
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(
-            help="reference (what a run started from; its default), none, or a model spec.",
-            autocompletion=complete_models,
-        ),
+        model_option("reference (what a run started from; its default), none, or a model spec."),
     ] = None,
     dataset: Annotated[
-        str | None,
-        typer.Option(
-            help="Images: a name, NAME:PATH, folder, table or shards; the suite's own if left out.",
-            autocompletion=complete("datasets"),
-        ),
+        str | None, dataset_option("Images to measure on; the suite's own if left out.")
     ] = None,
     splits: Annotated[
         list[str] | None,
-        typer.Option("--split", help="May be repeated; the test splits if left out."),
+        typer.Option(
+            "--split", help="Split to measure on; the test splits if left out. May be repeated."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Option of the suite, as SUITE.KEY where there are several; dataset.KEY of the "
-            "dataset.",
+        set_option(
+            "Option of the suite, as SUITE.KEY where there are several; dataset.KEY of the dataset."
         ),
     ] = None,
     dataset_settings: DatasetSetOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of attacks and resampling.")] = 0,
+    seed: Annotated[int, seed_option("Seed of attacks and resampling.")] = 0,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images encoded at once; what suits the device.")
+        int | None,
+        typer.Option(min=1, help="Images encoded at once; what suits the device if left out."),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if any.")] = None,
+    device: DeviceOption = None,
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Keep image features for next time.")
     ] = True,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder of the results; a run's results/ by default."),
+        Path | None, output_option("Folder of the results; a run's results/ if left out.")
     ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -96,12 +90,12 @@ def evaluate_(
     \b
     Examples:
       clipalign eval --suite typographic
-      clipalign eval runs/dpo runs/kto --suite typographic --against reference --json
-      clipalign eval ViT-B-32/openai --dataset ./photos --set styles=[note] -o results/
+      clipalign eval runs/dpo runs/kto --suite gender --against reference --json
+      clipalign eval ViT-B-32/openai --dataset photos --set styles=[note] -o out
       clipalign eval runs/dpo --dataset oxford-pets:/data/pets
       clipalign eval runs/dpo --dataset paint/index.csv --split test
       clipalign eval --dataset-set views=2 --split test
-      clipalign eval --suite typographic --suite gender --set typographic.resamples=500
+      clipalign eval --suite typographic --suite gender --set gender.resamples=500
     """
     out = Console(json=as_json, quiet=quiet)
     names = list(dict.fromkeys(suites or ["typographic"]))
@@ -144,7 +138,7 @@ def evaluate_(
     except Interrupted as error:
         kept = " What was encoded is kept: the same command goes on from there." if cache else ""
         raise Interrupted(f"{error}{kept}") from None
-    written = "\n".join(map(str, files)) or "not written; -o DIR keeps them."
+    written = "\n         ".join(map(str, files)) or "not written; -o DIR keeps them."
     shown = list(dict.fromkeys(map(_shown, files)))
     line = f"\n{report_line(*shown)}" if shown else ""
     tables = summary_table(results, details=True, width=terminal_width())
@@ -187,27 +181,20 @@ def _options(settings: Sequence[str], suites: Sequence[str]) -> Mapping[str, dic
     Raises:
         UsageError: no such suite, or a setting that belongs to none.
     """
-    from clipalign.plain_yaml import parse_yaml
-
     for name in suites:
         registry("suites").entry(name)
     found: dict[str, dict[str, Any]] = {owner: {} for owner in ("dataset", *suites)}
     for setting in settings:
-        key, equals, text = setting.partition("=")
-        owner, dot, option = key.strip().rpartition(".")
-        if not equals or not option:
-            raise UsageError(f"--set {setting}: must be KEY=VALUE, such as attacks_per_image=3.")
+        key, value = key_value(setting, "attacks_per_image=3")
+        owner, dot, option = key.rpartition(".")
         if not dot and len(suites) > 1:
             raise UsageError(
-                f"--set {setting}: say of which suite, such as {suites[0]}.{option}={text}."
+                f"--set {setting}: say of which suite, such as {suites[0]}.{setting.strip()}."
             )
         owner = owner or suites[0]
         if owner not in found:
             raise UsageError(f"--set {setting}: no suite {owner!r}.{near_matches(owner, found)}")
-        try:
-            found[owner][option] = parse_yaml(text)
-        except ValueError as error:
-            raise UsageError(f"--set {setting}: {error}") from None
+        found[owner][option] = value
     return found
 
 

@@ -7,34 +7,39 @@ from typing import Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag
-from clipalign.cli.runs import complete_models
+from clipalign.cli.console import Console
+from clipalign.cli.flags import (
+    FORMAT_HELP,
+    JsonFlag,
+    PushOption,
+    QuietFlag,
+    complete_formats,
+    model_argument,
+    output_option,
+)
 
 app = typer.Typer()
-
-FORMAT_HELP = "open_clip, transformers (CLIP with a ViT) or onnx."
-PUSH_HELP = "hf-hub:org/name, to send it to the hub; nothing is sent otherwise."
 
 
 @app.command()
 def export(
-    model: Annotated[
-        str, typer.Argument(help="Run or any model spec.", autocompletion=complete_models)
-    ],
-    form: Annotated[str, typer.Option("--format", help=FORMAT_HELP)] = "open_clip",
+    model: Annotated[str, model_argument("Run or any other model spec.")],
+    form: Annotated[
+        str, typer.Option("--format", help=FORMAT_HELP, autocompletion=complete_formats)
+    ] = "open_clip",
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Directory to make; MODEL-FORMAT if left out."),
+        Path | None, output_option("Directory to make; MODEL-FORMAT if left out.")
     ] = None,
-    push: Annotated[str | None, typer.Option(help=PUSH_HELP)] = None,
+    push: PushOption = None,
     public: Annotated[
         bool, typer.Option("--public", help="Let a repository that --push makes be public.")
     ] = False,
     results: Annotated[
-        Path | None, typer.Option(help="Folder of results for the card; a run's own if left out.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Results for the card; a run's own if left out."),
     ] = None,
     licence: Annotated[
-        str | None, typer.Option(help="Of the weights, for the card: mit, apache-2.0, …")
+        str | None, typer.Option(help="Licence of the weights, for the card: mit, apache-2.0, …")
     ] = None,
     dtype: Annotated[
         str, typer.Option(help="fp32, fp16 or bf16 on the disk, for open_clip.")

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from clipalign import hookspecs
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, table, wrapped
+from clipalign.cli.console import Console, table, wrapped
+from clipalign.cli.flags import JsonFlag, QuietFlag, output_option
 from clipalign.cli.plain_words import option_rows, value_words
 from clipalign.errors import ClipAlignError, PluginError, UsageError, near_matches
 from clipalign.plugins import Entry, PluginStatus, kind_of, plugin_report, registry
@@ -120,7 +121,7 @@ def new(
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to make; ./clipalign-NAME.")
+        Path | None, output_option("Folder to make; ./clipalign-NAME if left out.")
     ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -218,7 +219,8 @@ def _describe_text(document: dict[str, Any]) -> str:
 def options_table(options: list[dict[str, Any]]) -> str:
     """What `option_rows` gives, as a table."""
     rows = [(o["name"], o["type"], _default(o["default"]), o["description"]) for o in options]
-    return table(("NAME", "TYPE", "DEFAULT", "DESCRIPTION"), rows)
+    said = 4 if any(o["description"] for o in options) else 3  # no heading over nothing
+    return table(("NAME", "TYPE", "DEFAULT", "DESCRIPTION")[:said], [row[:said] for row in rows])
 
 
 def _default(value: Any) -> str:

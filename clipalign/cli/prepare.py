@@ -8,16 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import (
-    Console,
+from clipalign.cli.console import Console, table
+from clipalign.cli.flags import (
+    TASK_HELP,
     DatasetSetOption,
     JsonFlag,
     QuietFlag,
     all_settings,
     complete,
-    table,
+    dataset_option,
+    options_of,
+    output_option,
+    seed_option,
+    set_option,
 )
 from clipalign.errors import Interrupted, UsageError
+from clipalign.plugins import registry
 
 if TYPE_CHECKING:
     from clipalign.tasks.preference_set import PreferenceSet
@@ -31,43 +37,30 @@ _REASONS_SHOWN = 10
 def prepare(
     task: Annotated[
         str,
-        typer.Argument(
-            help="What makes the preferences: typographic, gender, concept, preferences or a "
-            "plugin's.",
-            autocompletion=complete("tasks"),
-        ),
+        typer.Argument(help=TASK_HELP, autocompletion=complete("tasks")),
     ] = "typographic",
     dataset: Annotated[
-        str | None,
-        typer.Option(
-            help="Labelled images: a folder, a table (.csv, .tsv, .jsonl, .parquet), tar shards, a "
-            "name or NAME:PATH; left out, the task's own.",
-            autocompletion=complete("datasets"),
-        ),
+        str | None, dataset_option("Labelled images; the task's own if left out.")
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Directory to make; the cache when left out."),
+        Path | None, output_option("Directory to make; one in the cache if left out.")
     ] = None,
     split: Annotated[
-        list[str] | None, typer.Option(help="Split to prepare; repeat for more.")
+        list[str] | None,
+        typer.Option(help="Split to prepare; train and validation if left out. May be repeated."),
     ] = None,
     attacks_per_image: Annotated[
         int | None, typer.Option(help="Attacked copies of each image.")
     ] = None,
     style: Annotated[
-        list[str] | None, typer.Option(help="How words are drawn; repeat for more.")
+        list[str] | None,
+        typer.Option(help="How words are drawn: outlined or note. May be repeated."),
     ] = None,
     settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Any option of the task, or dataset.KEY of the dataset.",
-        ),
+        list[str] | None, set_option("Option of the task, or dataset.KEY of the dataset.")
     ] = None,
     dataset_settings: DatasetSetOption = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, seed_option("Seed of everything random.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Images a split, drawn at random.")] = None,
     max_side: Annotated[
         int, typer.Option(help="Shrink larger images to this many pixels; 0 for never.")
@@ -79,7 +72,7 @@ def prepare(
     workers: Annotated[int, typer.Option(help="Processes; the result is the same.")] = 0,
     shard: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Make part I of N, from 0, of the same set; see below."),
+        typer.Option(metavar="I/N", help="Make part I of N, from 0, of the same set; see above."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a preference set that stands there.")
@@ -91,14 +84,14 @@ def prepare(
 
     \b
     Examples:
-      clipalign prepare typographic -o prefs/                  # the embedded images
+      clipalign prepare typographic -o prefs/               # the embedded images
       clipalign prepare typographic --dataset ./photos -o prefs/ --workers 8
-      clipalign prepare typographic --dataset photos/index.csv --dataset-set label_column=name
-      clipalign prepare typographic --dataset oxford-pets:/data/pets -o prefs/
-      clipalign prepare preferences --dataset my.csv -o prefs/ # image, chosen, rejected
-      clipalign prepare typographic --style note --attacks-per-image 3 --split test -o attacked/
-      clipalign prepare --dataset ./photos -o prefs/ --shard $SLURM_ARRAY_TASK_ID/64
-      torchrun --nproc-per-node 8 -m clipalign prepare --dataset ./photos -o prefs/
+      clipalign prepare --dataset photos/index.csv --dataset-set label_column=name
+      clipalign prepare --dataset oxford-pets:/data/pets -o prefs/
+      clipalign prepare preferences --dataset my.csv     # image, chosen, rejected
+      clipalign prepare --style note --attacks-per-image 3 --split test -o prefs
+      clipalign prepare --dataset photos -o prefs --shard $SLURM_ARRAY_TASK_ID/64
+      torchrun --nproc-per-node 8 -m clipalign prepare --dataset photos -o prefs
 
     The parts of --shard, or of torchrun's processes, may be made on any machines that see the same
     --output, in any order; the last one to finish puts the set there. It is byte for byte the set
@@ -111,9 +104,8 @@ def prepare(
     are worth, where a text that nobody judged is worth 0; objectives that take rewards read them.
     """
     out = Console(json=as_json, quiet=quiet)
-    given = options_of(all_settings(settings, dataset_settings), "--set")
-    options = {key: value for key, value in given.items() if not key.startswith("dataset.")}
-    of_dataset = {key.partition(".")[2]: given[key] for key in given if key not in options}
+    given = all_settings(settings, dataset_settings)
+    options, of_dataset = options_of(given, "attacks_per_image=3")
     if attacks_per_image is not None:
         options["attacks_per_image"] = attacks_per_image
     if style:
@@ -123,6 +115,11 @@ def prepare(
     from clipalign.tasks.shards import shard_of_environment
     from clipalign.training.signals import StopSignal
 
+    if task not in registry("tasks").names() and Path(task).exists():
+        raise UsageError(
+            f"{task} is no task, and images stand after --dataset: clipalign prepare --dataset "
+            f"{shlex.quote(task)}"
+        )
     part = shard or shard_of_environment()
     if part is not None and output is None:
         raise UsageError("Parts of a set need a place to meet: give --output.")
@@ -160,26 +157,6 @@ def _text_of_part(part: str, missing: list[int], output: Path | None) -> str:
         return f"Part {part} is there, and so are all others.\nSet:     {output}"
     shown = ", ".join(map(str, missing[:10])) + (" …" if len(missing) > 10 else "")
     return f"Part {part} is there. Still missing: {shown}."
-
-
-def options_of(settings: list[str] | None, flag: str) -> dict[str, Any]:
-    """KEY=VALUE, the values in YAML.
-
-    Raises:
-        UsageError: one is not of that form.
-    """
-    from clipalign.plain_yaml import parse_yaml
-
-    options = {}
-    for setting in settings or ():
-        key, equals, text = setting.partition("=")
-        if not equals or not key.strip():
-            raise UsageError(f"{flag} {setting}: must be KEY=VALUE, such as attacks_per_image=3.")
-        try:
-            options[key.strip()] = parse_yaml(text)
-        except ValueError as error:
-            raise UsageError(f"{flag} {setting}: {error}.") from None
-    return options
 
 
 def _document(made: PreferenceSet) -> dict[str, Any]:

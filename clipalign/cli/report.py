@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import (
-    Console,
+from clipalign.cli.console import Console, has_bars, terminal_width, wrapped
+from clipalign.cli.flags import (
+    DeviceOption,
     JsonFlag,
+    OpenFlag,
     QuietFlag,
-    complete,
-    has_bars,
-    terminal_width,
+    check_dataset_is_named,
+    complete_runs,
+    dataset_option,
+    key_value,
+    output_option,
+    run_argument,
+    set_option,
 )
-from clipalign.cli.runs import complete_runs
 from clipalign.errors import RunError, UsageError
 from clipalign.transforms.scan_values import parse_scan
 
@@ -30,17 +35,14 @@ app = typer.Typer()
 def report(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="RUN|RESULTS",
-            help="Runs, result files or folders of them, scans of t; the newest run if left out.",
-            autocompletion=complete_runs,
+        run_argument(
+            "Runs, result files or folders of them, scans of t; the newest run if left out.",
+            "RUN|RESULTS",
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", help="The page; report.html in the one run, or here, if left out."
-        ),
+        output_option("The page; report.html in the one run, or here, if left out.", "FILE"),
     ] = None,
     plots: Annotated[
         Path | None,
@@ -54,19 +56,13 @@ def report(
     ] = 240,
     dataset: Annotated[
         str | None,
-        typer.Option(
-            help="Where the images are now, if not where they were measured.",
-            autocompletion=complete("datasets"),
-        ),
+        dataset_option("Where the images are now, if not where they were measured."),
     ] = None,
     settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="dataset.KEY=VALUE", help="Option of that dataset."),
+        list[str] | None, set_option("Option of that dataset.", "dataset.KEY=VALUE")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="For features that are not kept yet: cpu, cuda, cuda:1.")
-    ] = None,
-    open_it: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    device: DeviceOption = None,
+    open_it: OpenFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -123,7 +119,7 @@ def report_text(made: ReportResult) -> str:
             for key, values in series.items()
         ]
         if lines:
-            explained = [f"  {words}" for words in legend(series)]
+            explained = [wrapped(words, indent="  ") for words in legend(series)]
             parts.append("\n".join([f"Training of {name}", *lines, *explained]))
     where = [f"Report: {made.path}"]
     if made.plots:
@@ -166,22 +162,12 @@ def _dataset_options(settings: list[str] | tuple[()], dataset: str | None) -> di
     Raises:
         UsageError: one is not of that form, or there is no --dataset.
     """
-    from clipalign.plain_yaml import parse_yaml
-
     found: dict[str, Any] = {}
     for setting in settings:
-        key, equals, text = setting.partition("=")
-        name = key.strip().removeprefix("dataset.")
-        if not equals or not name or name == key.strip():
-            raise UsageError(
-                f"--set {setting}: must be dataset.KEY=VALUE, such as dataset.label_column=name."
-            )
-        try:
-            found[name] = parse_yaml(text)
-        except ValueError as error:
-            raise UsageError(f"--set {setting}: {error}") from None
-    if found and dataset is None:
-        raise UsageError(
-            "--set dataset.KEY=VALUE is an option of --dataset, and none is named: add --dataset."
-        )
+        key, value = key_value(setting, such_as := "dataset.label_column=name")
+        name = key.removeprefix("dataset.")
+        if name == key:
+            raise UsageError(f"--set {setting}: must be dataset.KEY=VALUE, such as {such_as}.")
+        found[name] = value
+    check_dataset_is_named(found, dataset)
     return found

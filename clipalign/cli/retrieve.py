@@ -8,8 +8,15 @@ from typing import Annotated
 
 import typer
 
-from clipalign.cli.console import Console, JsonFlag, QuietFlag, complete, table
-from clipalign.cli.runs import complete_models
+from clipalign.cli.console import Console, table
+from clipalign.cli.flags import (
+    DeviceOption,
+    JsonFlag,
+    QuietFlag,
+    dataset_option,
+    model_argument,
+    output_option,
+)
 
 app = typer.Typer()
 
@@ -19,30 +26,24 @@ def retrieve(
     query: Annotated[str, typer.Argument(help='What to search for: "a photo of a nurse."')],
     models: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="Runs or other model specs, one row each; emoji-tiny if left out.",
-            autocompletion=complete_models,
-        ),
+        model_argument("Runs or other model specs, one row each; emoji-tiny if left out."),
     ] = None,
-    dataset: Annotated[
-        str,
-        typer.Option(
-            help="Name, folder or table of the gallery.", autocompletion=complete("datasets")
-        ),
-    ] = "emoji-people",
+    dataset: Annotated[str, dataset_option("Images of the gallery.")] = "emoji-people",
     split: Annotated[
-        str | None, typer.Option(help="That is the gallery; the first test split if left out.")
+        str | None,
+        typer.Option(help="Split that is the gallery; the first test split if left out."),
     ] = None,
     k: Annotated[int, typer.Option("--top", min=1, max=50, help="Images to bring up.")] = 10,
     column: Annotated[
         str | None,
-        typer.Option(help="What to count among them; gender where images say it, else the class."),
+        typer.Option(
+            help="Column to count among them; gender where images say it, else the class."
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The picture; a .png in this folder.")
+        Path | None, output_option("The picture; retrieve-QUERY.png here if left out.", "FILE")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if any.")] = None,
+    device: DeviceOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -51,8 +52,8 @@ def retrieve(
     \b
     Examples:
       clipalign retrieve "a photo of a police officer."
-      clipalign retrieve "a photo of a nurse." emoji-tiny runs/gender models/neutral -o nurse.png
-      clipalign retrieve "a dog." ViT-B-32/openai --dataset ./photos --column label
+      clipalign retrieve "a photo of a nurse." emoji-tiny runs/gender -o nurse.png
+      clipalign retrieve "a dog." ViT-B-32/openai --dataset photos --column label
     """
     out = Console(json=as_json, quiet=quiet)
     out.load("torch", "open_clip")
@@ -82,7 +83,7 @@ def retrieve(
             for f in found.found
         ]
     text = (
-        f"Top {k} of {found.gallery} images for {query!r}, by {found.column}:\n\n"
+        f"Top {k} of {found.gallery:,} images for {query!r}, by {found.column}:\n\n"
         f"{table(headings, rows)}\n\nPicture: {picture}"
     )
     out.result(found.document() | {"picture": str(picture)}, text)

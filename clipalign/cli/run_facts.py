@@ -13,11 +13,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from clipalign.errors import ClipAlignError, RunError, UsageError, near_matches
+from clipalign.errors import ClipAlignError, DataError, RunError, UsageError, near_matches
 from clipalign.files import parse_json, read_regular
-from clipalign.models.spec import is_run
+from clipalign.models.spec import is_run, runs_within
+
+if TYPE_CHECKING:
+    from clipalign.evals.results import SuiteResult
 
 ROOT = Path("runs")
 MAX_BYTES = 1 << 26
@@ -50,7 +53,8 @@ def check_run(run: Path) -> None:
     if not is_run(run):
         known = [str(r) for r in find_runs(run.parent)]
         raise RunError(
-            f"{run} is not a run directory: it has no config.yaml.{near_matches(str(run), known)}"
+            f"{run} is not a run directory: it has no config.yaml."
+            f"{runs_within(run) or near_matches(str(run), known)}"
         )
 
 
@@ -119,6 +123,21 @@ def read_results(run: Path) -> dict[str, Any]:
         str(path.relative_to(folder).with_suffix("")): _read_json(path)
         for path in sorted(folder.rglob("*.json"))
     }
+
+
+def read_headlines(run: Path) -> tuple[dict[str, SuiteResult], dict[str, str]]:
+    """The aims and costs of each result, by the same names; and why others cannot be shown."""
+    from clipalign.comparison.runs import result_files
+    from clipalign.evals.results import read_result
+    from clipalign.reports.headline import headline
+
+    found, refused = {}, {}
+    for name, path in sorted(result_files(run).items()):
+        try:
+            found[name] = headline(read_result(path, check_rows=False))
+        except DataError as error:
+            refused[name] = " ".join(str(error).split())
+    return found, refused
 
 
 class Facts(dict[str, Any]):

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import (
-    Console,
-    JsonFlag,
-    QuietFlag,
-    has_bars,
-    table,
-    terminal_width,
-    wrapped,
-)
+from clipalign.cli.console import Console, has_bars, table, terminal_width, wrapped
+from clipalign.cli.flags import JsonFlag, QuietFlag, run_argument
 from clipalign.cli.plain_words import value_words
 from clipalign.cli.run_facts import (
     COLUMNS,
@@ -30,6 +23,7 @@ from clipalign.cli.run_facts import (
     find_runs,
     last_metrics,
     read_config,
+    read_headlines,
     read_results,
     sort_key,
     summarise,
@@ -41,22 +35,13 @@ from clipalign.reports.sparklines import curve_rows, read_curves
 
 if TYPE_CHECKING:
     from clipalign.comparison.runs import ResultPair
+    from clipalign.evals.results import SuiteResult
 
-__all__ = ["app", "complete_models", "complete_runs", "find_runs", "last_metrics", "sparklines"]
+__all__ = ["app", "find_runs", "last_metrics", "sparklines"]
 
 app = typer.Typer(no_args_is_help=True, help="List, show, compare and remove training runs.")
 
 _DETAIL = re.compile(r"(^|_)reverse_|_(median|p\d+)$")
-
-
-def complete_runs(incomplete: str) -> list[str]:
-    """Shell completion for an argument that takes a run directory."""
-    return [str(run) for run in find_runs(ROOT) if str(run).startswith(incomplete)]
-
-
-def complete_models(incomplete: str) -> list[str]:
-    """Shell completion for an argument that takes a model spec: the embedded model, and runs."""
-    return [m for m in ("emoji-tiny", *complete_runs("")) if m.startswith(incomplete)]
 
 
 @app.command("list")
@@ -91,12 +76,14 @@ def list_(
     Examples:
       clipalign runs list
       clipalign runs list --where method=kto --where state=finished
-      clipalign runs list --sort attacked_accuracy --reverse --show attacked_accuracy
+      clipalign runs list --sort attacked_accuracy -r --show attacked_accuracy
       clipalign runs list --show attacked_accuracy@test-unseen-concepts
       clipalign runs list experiments/ --where 'train.lr<=1e-4' --json
     """
     conditions = [Condition.parse(text) for text in where or ()]
     more = list(dict.fromkeys(shown or ()))
+    if root != ROOT and not root.is_dir():
+        raise RunError(f"There is no folder {root}. Name one that holds run directories.")
     runs = find_runs(root)
     asked = [*(c.key for c in conditions), *([sort] if sort else []), *more]
     if asked:
@@ -130,15 +117,19 @@ def list_(
 
 @app.command()
 def show(
-    run: Annotated[Path, typer.Argument(help="Run directory.", autocompletion=complete_runs)],
+    run: Annotated[Path, run_argument("Run directory.")],
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Show one run: its settings, its curves, and what was measured.
 
+    Of each result the numbers that matter: what was asked for, and what it cost. Under --json they
+    are in `headline`, and the files themselves in `results`.
+
     \b
-    Example:
+    Examples:
       clipalign runs show runs/typographic-kto-1
+      clipalign runs show runs/typographic-kto-1 --json
     """
     check_run(run)
     document = summarise(run) | {
@@ -146,18 +137,20 @@ def show(
         "metrics": last_metrics(run),
         "results": read_results(run),
     }
-    Console(json=as_json, quiet=quiet).result(document, _text(run, document))
+    found, refused = read_headlines(run)
+    document["headline"] = {
+        name: result.model_dump(mode="json", include=_HEADLINE) for name, result in found.items()
+    }
+    document["refused"] = refused
+    text = _text(run, document, [] if as_json else _measured(found, refused))
+    Console(json=as_json, quiet=quiet).result(document, text)
 
 
 @app.command()
 def compare(
     runs: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="RUN",
-            help="Two run directories or more; each is compared with the first.",
-            autocompletion=complete_runs,
-        ),
+        run_argument("Two run directories or more; each is compared with the first."),
     ],
     details: Annotated[
         bool, typer.Option("--details", help="Also percentiles and the reverse KL.")
@@ -173,7 +166,9 @@ def compare(
       clipalign runs compare runs/a runs/b runs/c --json
     """
     if len(runs) < 2:
-        raise UsageError("A comparison takes two runs at least.")
+        raise UsageError(
+            f"A comparison takes two runs at least: clipalign runs compare {runs[0]} OTHER-RUN"
+        )
     for run in runs:
         check_run(run)
     from clipalign.comparison.runs import config_differences, result_pairs
@@ -197,10 +192,7 @@ def compare(
 
 @app.command()
 def rm(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN", help="Run directories.", autocompletion=complete_runs),
-    ],
+    runs: Annotated[list[Path], run_argument("Run directories.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Also where other files lie in it than a run writes.")
@@ -267,7 +259,22 @@ def _suite(document: dict[str, Any]) -> str:
     return str(tasks.entry(task).metadata.get("suite", task)) if task in tasks.names() else task
 
 
-def _text(run: Path, document: dict[str, Any]) -> str:
+_HEADLINE = {"suite", "model", "against", "dataset", "metrics", "comparisons", "warnings"}
+
+
+def _measured(found: Mapping[str, SuiteResult], refused: Mapping[str, str]) -> list[str]:
+    """Aims and costs of each result as a table, then the files that they are from."""
+    from clipalign.reports.tables import summary_table
+
+    if not (found or refused):
+        return []
+    tables = [summary_table(list(found.values()), width=terminal_width()), ""] if found else []
+    files = [f"  results/{name}.json" for name in sorted([*found, *refused])]
+    why = [wrapped(f"results/{name}.json is not shown: {refused[name]}") for name in refused]
+    return ["", *tables, "Results:", *files, *why]
+
+
+def _text(run: Path, document: dict[str, Any], measured: Sequence[str]) -> str:
     config = document["config"]
     train = config.get("train") if isinstance(config.get("train"), dict) else {}
     known = {k: v for k, v in config.items() if v not in (None, {}) and k != "train"}
@@ -278,8 +285,7 @@ def _text(run: Path, document: dict[str, Any]) -> str:
         lines += ["", f"Curves, to step {document['step']}:", "", curves]
     elif document["metrics"]:
         lines += ["", table(["LAST STEP", ""], list(document["metrics"].items()))]
-    if document["results"]:
-        lines += ["", "Results:", *(f"  results/{name}.json" for name in document["results"])]
+    lines += measured
     if document["state"] == "finished":
         lines += ["", f'open_clip.create_model_and_transforms("local-dir:{run / "model"}")']
     words = "Where to look next:" if document["state"] == "finished" else "Go on with:"
@@ -294,7 +300,7 @@ def _compared(first: Path, other: str, pairs: Sequence[ResultPair], details: boo
     from clipalign.reports.words import label, number
 
     if not pairs:
-        return [f"{first} and {other} have no result of the same name to compare."]
+        return [wrapped(f"{first} and {other} have no result of the same name to compare.")]
     blocks = []
     for pair in pairs:
         title = f"{pair.name}: {other} against {first}"

@@ -7,19 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import (
-    Console,
+from clipalign.cli.console import Console, table, terminal_width
+from clipalign.cli.export import also, check_words
+from clipalign.cli.flags import (
+    TASK_HELP,
+    AlsoFormatOption,
+    ConfigSetOption,
     DatasetSetOption,
+    DeviceOption,
     JsonFlag,
+    PushOption,
     QuietFlag,
     all_settings,
     complete,
-    table,
-    terminal_width,
+    complete_runs,
+    dataset_option,
+    model_option,
+    output_option,
+    seed_option,
 )
-from clipalign.cli.export import FORMAT_HELP, PUSH_HELP, also, check_words
 from clipalign.cli.report import report_line
-from clipalign.cli.runs import complete_models, complete_runs, sparklines
+from clipalign.cli.runs import sparklines
 from clipalign.errors import Interrupted, ModelError
 
 if TYPE_CHECKING:
@@ -40,18 +48,10 @@ def train(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(
-            help="What makes the preferences: typographic, gender, concept (one of your own), "
-            "preferences (a file of your own) or a plugin's.",
-            autocompletion=complete("tasks"),
-        ),
+        typer.Option(help=TASK_HELP, autocompletion=complete("tasks")),
     ] = None,
     model: Annotated[
-        str | None,
-        typer.Option(
-            help="Model spec, such as ViT-B-32/openai or local-dir:PATH.",
-            autocompletion=complete_models,
-        ),
+        str | None, model_option("Model spec, such as ViT-B-32/openai or local-dir:PATH.")
     ] = None,
     data: Annotated[
         Path | None,
@@ -59,21 +59,16 @@ def train(
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(
-            help="Labelled images where no --data is given: a name, NAME:PATH, folder, table or "
-            "shards.",
-            autocompletion=complete("datasets"),
-        ),
+        dataset_option("Labelled images, where no --data is given; the task's own if left out."),
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="Run directory to make; runs/TASK-METHOD-N if left out."
-        ),
+        Path | None, output_option("Run directory to make; runs/TASK-METHOD-N if left out.")
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="YAML configuration, such as config cp makes; flags override it."),
+        typer.Option(
+            metavar="FILE", help="YAML configuration, such as config cp makes; flags override it."
+        ),
     ] = None,
     trainable: Annotated[
         str | None,
@@ -101,41 +96,34 @@ def train(
         typer.Option(help="Average of the weights along the way: bma (the paper's), ema or none."),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Of the forward pass: fp32, bf16 or fp16.")
+        str | None, typer.Option(help="Precision of the forward pass: fp32, bf16 or fp16.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Any key that config show lists, such as train.epochs=1; method.KEY, task.KEY "
-            "and dataset.KEY are options of those. May be repeated.",
-        ),
-    ] = None,
+    seed: Annotated[int | None, seed_option("Seed of everything random.")] = None,
+    settings: ConfigSetOption = None,
     dataset_settings: DatasetSetOption = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Go on with a run that was stopped.", autocompletion=complete_runs),
+        typer.Option(
+            metavar="RUN", help="Go on with a run that was stopped.", autocompletion=complete_runs
+        ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if any.")] = None,
+    device: DeviceOption = None,
     evaluate: Annotated[
         bool, typer.Option("--eval/--no-eval", help="Compare with the reference afterwards.")
     ] = True,
-    form: Annotated[
-        str | None,
-        typer.Option("--format", help=f"Also write the model for: {FORMAT_HELP}"),
-    ] = None,
-    push: Annotated[str | None, typer.Option(help=PUSH_HELP)] = None,
+    form: AlsoFormatOption = None,
+    push: PushOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Align a model with preferences, and show what that gained and cost.
 
+    What is left out is as the configuration says, and else as `clipalign config show` lists it.
+
     \b
     Examples:
       clipalign train --method kto --task typographic
-      clipalign train --method dpo --model ViT-B-32/openai --data prefs/ -o runs/dpo
+      clipalign train --method dpo --model ViT-B-32/openai --data prefs -o runs/a
       clipalign train --method kto --task preferences --data my.csv
       clipalign train --config recipe.yaml --set train.epochs=1
       clipalign train --resume runs/dpo

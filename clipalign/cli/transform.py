@@ -9,18 +9,26 @@ from typing import Annotated, Any
 
 import typer
 
-from clipalign.cli.console import (
-    Console,
+from clipalign.cli.console import Console, table, wrapped
+from clipalign.cli.export import also, check_words
+from clipalign.cli.flags import (
+    AlsoFormatOption,
     DatasetSetOption,
+    DeviceOption,
     JsonFlag,
+    PushOption,
     QuietFlag,
     all_settings,
+    check_dataset_is_named,
     complete,
-    table,
+    dataset_option,
+    model_argument,
+    model_option,
+    options_of,
+    output_option,
+    set_option,
 )
-from clipalign.cli.export import FORMAT_HELP, PUSH_HELP, also, check_words
 from clipalign.cli.report import report_line
-from clipalign.cli.runs import complete_models
 from clipalign.errors import UsageError
 from clipalign.plugins import registry
 from clipalign.transforms.scan_values import parse_scan
@@ -32,9 +40,8 @@ app = typer.Typer()
 def transform(
     run: Annotated[
         str,
-        typer.Argument(
-            help="Run directory; interpolate --against, project and most packages take any model.",
-            autocompletion=complete_models,
+        model_argument(
+            "Run directory; interpolate --against, project and most packages take any model.", "RUN"
         ),
     ],
     method: Annotated[
@@ -55,20 +62,21 @@ def transform(
     scan: Annotated[
         str | None,
         typer.Option(
-            "--scan", metavar="A:B:STEP", help="power: a table and a plot over t, -2:1.2:0.1."
+            "--scan", metavar="A:B:STEP", help="power: a table and a plot over t, as -2:1.2:0.1."
         ),
     ] = None,
     epsilon: Annotated[
-        float | None, typer.Option(help="--t auto: largest drop of activity accuracy; 0.03.")
+        float | None,
+        typer.Option(help="--t auto: largest drop of activity accuracy; 0.03 if left out."),
     ] = None,
     search: Annotated[
         str | None,
-        typer.Option("--range", metavar="A:B", help="--t auto: where to look; 0:1."),
+        typer.Option("--range", metavar="A:B", help="--t auto: where to look; 0:1 if left out."),
     ] = None,
     after: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="RUN=T", help="power: map of another run that goes before; may be repeated."
+            metavar="RUN=T", help="power: map of another run that goes before. May be repeated."
         ),
     ] = None,
     k: Annotated[int, typer.Option("--top", min=1, help="--scan: images retrieved.")] = 10,
@@ -80,14 +88,11 @@ def transform(
         ),
     ] = None,
     against: Annotated[
-        str | None,
-        typer.Option(
-            help="interpolate: another model than the run's reference.",
-            autocompletion=complete_models,
-        ),
+        str | None, model_option("interpolate: another model than the run's reference.")
     ] = None,
     calibration: Annotated[
-        float | None, typer.Option(help="project: its λ, 1000; 0 for the plain projection.")
+        float | None,
+        typer.Option(help="project: its λ; 1000 if left out, 0 for the plain projection."),
     ] = None,
     task: Annotated[
         str | None,
@@ -98,34 +103,21 @@ def transform(
         ),
     ] = None,
     dataset: Annotated[
-        str | None,
-        typer.Option(
-            help="Name, folder or table of labelled images; the run's own if left out.",
-            autocompletion=complete("datasets"),
-        ),
+        str | None, dataset_option("Labelled images; the run's own if left out.")
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="--scan: to measure on; validation if left out.")
+        str | None, typer.Option(help="--scan: split to measure on; validation if left out.")
     ] = None,
     settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Option of the method, or dataset.KEY of the dataset.",
-        ),
+        list[str] | None, set_option("Option of the method, or dataset.KEY of the dataset.")
     ] = None,
     dataset_settings: DatasetSetOption = None,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Directory to make; models/… if left out."),
+        Path | None, output_option("Directory to make; models/… if left out.")
     ] = None,
-    form: Annotated[
-        str | None,
-        typer.Option("--format", help=f"Also write the model for: {FORMAT_HELP}"),
-    ] = None,
-    push: Annotated[str | None, typer.Option(help=PUSH_HELP)] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if any.")] = None,
+    form: AlsoFormatOption = None,
+    push: PushOption = None,
+    device: DeviceOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -157,12 +149,9 @@ def transform(
         "calibration": calibration,
     }
     options = {name: value for name, value in options.items() if value is not None}
-    own, of_dataset = _settings(all_settings(settings, dataset_settings))
+    own, of_dataset = options_of(all_settings(settings, dataset_settings), "resamples=200")
     options |= own
-    if of_dataset and dataset is None:
-        raise UsageError(
-            "--set dataset.KEY=VALUE is an option of --dataset, and none is named: add --dataset."
-        )
+    check_dataset_is_named(of_dataset, dataset)
     makes = not scan or "t" in options
     if split is not None and makes:
         raise UsageError(
@@ -202,7 +191,7 @@ def transform(
         if exported is not None:
             document["export"] = exported
         model = f"Model: {result.model}{words}\n"
-        lines = [result.transform.statement(), model, result.open_clip_line]
+        lines = [wrapped(result.transform.statement()), model, result.open_clip_line]
     if scanned is not None:
         files = write_scan(scanned, folder, out)
         document["scan"] = scanned.document() | {"files": [str(file) for file in files]}
@@ -267,25 +256,3 @@ def _maps(texts: Sequence[str]) -> dict[str, float]:
             raise UsageError(f"--after names {path} twice: give one t.")
         found[path] = value
     return found
-
-
-def _settings(settings: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of the method, and of the dataset.
-
-    Raises:
-        UsageError: one is not KEY=VALUE.
-    """
-    from clipalign.plain_yaml import parse_yaml
-
-    own: dict[str, Any] = {}
-    of_dataset: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        name = key.strip().removeprefix("dataset.")
-        if not equals or not name:
-            raise UsageError(f"--set {setting}: must be KEY=VALUE, such as resamples=200.")
-        try:
-            (own if name == key.strip() else of_dataset)[name] = parse_yaml(text)
-        except ValueError as error:
-            raise UsageError(f"--set {setting}: {error}") from None
-    return own, of_dataset

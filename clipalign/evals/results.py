@@ -228,8 +228,11 @@ def read_result(path: str | os.PathLike[str], *, check_rows: bool = True) -> Sui
     payload = _parse(path, _read_bytes(path), "result")
     version = payload.get("schema_version")
     if version != SCHEMA_VERSION:
+        said = "no results schema version"
+        if "schema_version" in payload:
+            said = f"results schema version {json.dumps(version)}"
         raise DataError(
-            f"{path} has results schema version {version!r}, and clipalign {__version__} reads "
+            f"{path} has {said}, and clipalign {__version__} reads "
             f"version {SCHEMA_VERSION}. Read it with the version that wrote it, or evaluate again."
         )
     try:

@@ -45,6 +45,7 @@ __all__ = [
     "matching_architecture",
     "parse_model_spec",
     "run_around",
+    "runs_within",
 ]
 
 EMBEDDED = "emoji-tiny"
@@ -94,6 +95,12 @@ class ModelSpec:
 def is_run(directory: Path) -> bool:
     """Whether a directory is that of a run, finished or not."""
     return (directory / "config.yaml").is_file()
+
+
+def runs_within(directory: Path) -> str:
+    """Which runs a directory holds that is none itself, for the end of a message; "" for none."""
+    names = [str(path) for path in sorted(directory.glob("*")) if is_run(path)][:5]
+    return f" It holds runs: name one, such as {' or '.join(names)}." if names else ""
 
 
 def run_around(directory: Path) -> Path | None:
@@ -214,8 +221,11 @@ def _directory(text: str, path: str) -> ModelSpec:
         return ModelSpec(text, "transformers", directory.name, path=directory)
     raise ModelError(
         f"The directory {path} is not a model: it has neither {CONFIG_NAME} nor model/{CONFIG_NAME}"
-        f" (a run) nor {HF_CONFIG_NAME} (transformers). Name the directory that open_clip, "
-        "transformers or clipalign wrote."
+        f" (a run) nor {HF_CONFIG_NAME} (transformers)."
+        + (
+            runs_within(Path(path))
+            or " Name the directory that open_clip, transformers or clipalign wrote."
+        )
     )
 
 

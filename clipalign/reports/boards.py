@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from clipalign.evals.results import Comparison, MetricValue, SuiteResult
-from clipalign.plugins import registry
+from clipalign.reports.headline import aims_of, costs_of
 from clipalign.reports.sources import Measured, Source
-from clipalign.reports.words import DETAIL, label, number
+from clipalign.reports.words import label, number
 
-__all__ = ["Board", "Cell", "Row", "boards_of", "headline"]
-
-_AIMS: Final = {
-    "typographic": ("attacked_accuracy", "attack_success_rate", "object_or_word"),
-    "gender": ("gender_accuracy", "mean_abs_bias_at_k", "max_skew", "ndkl"),
-    "reading": ("od", "ocr", "od_two_way"),
-    "retention": ("accuracy",),
-}
-"""What each suite is asked about first. A package's suite says so when it is registered:
-`register("blur", …, headline=["blurred_accuracy"])`."""
-
-_COSTS: Final = tuple(
-    re.compile(f"^{pattern}$")
-    for pattern in (
-        "clean_accuracy",
-        "activity_accuracy",
-        "occupation_accuracy",
-        "kl_to_reference",
-        "cosine_to_reference",
-        "ece",
-        "retention_accuracy",
-        "retention_recall_.*",
-        "retention_kl_to_reference",
-    )
-)
-"""What alignment may cost, the plainest first: what was right before, and how far it moved."""
+__all__ = ["Board", "Cell", "Row", "boards_of"]
 
 
 @dataclass(frozen=True)
@@ -189,24 +163,12 @@ def _said(board: Board, row: Row) -> tuple[Any, ...]:
     return board.columns, row.name, values
 
 
-def headline(result: SuiteResult) -> SuiteResult:
-    """A result with its aims and costs alone, for a terminal."""
-    names = [*_aims(result), *_costs(result)]
-    kept = {name: result.metrics[name] for name in names}
-    return result.model_copy(
-        update={
-            "metrics": kept,
-            "comparisons": [c for c in result.comparisons if c.metric in kept],
-        }
-    )
-
-
 def _board(members: Sequence[tuple[str, Measured]]) -> Board:
     results = [m.result for _, m in members]
     first = results[0]
     names = dict.fromkeys(name for r in results for name in r.metrics)
-    aims = list(dict.fromkeys(name for r in results for name in _aims(r)))
-    costs = [n for n in dict.fromkeys(n for r in results for n in _costs(r)) if n not in aims]
+    aims = list(dict.fromkeys(name for r in results for name in aims_of(r)))
+    costs = [n for n in dict.fromkeys(n for r in results for n in costs_of(r)) if n not in aims]
     others = [name for name in names if name not in aims and name not in costs]
     compared = [{c.metric: c for c in r.comparisons} for r in results]
 
@@ -228,29 +190,6 @@ def _board(members: Sequence[tuple[str, Measured]]) -> Board:
         tuple(map(row, costs)),
         tuple(map(row, others)),
     )
-
-
-def _aims(result: SuiteResult) -> list[str]:
-    suites = registry("suites")
-    wanted: Sequence[str] = _AIMS.get(result.suite, ())
-    if result.suite in suites.names():
-        wanted = suites.entry(result.suite).metadata.get("headline", wanted)
-    named = [name for name in wanted if name in result.metrics]
-    if named:
-        return named
-    rest = [n for n in result.metrics if _place(n) is None and not DETAIL.search(n)]
-    return [name for name in rest if not name.startswith("retention_")][:6]
-
-
-def _costs(result: SuiteResult) -> list[str]:
-    aims = _aims(result)
-    placed = [(place, name) for name in result.metrics if (place := _place(name)) is not None]
-    return [name for _, name in sorted(placed) if name not in aims]
-
-
-def _place(name: str) -> int | None:
-    """Where a cost stands among costs; None for what is none."""
-    return next((i for i, pattern in enumerate(_COSTS) if pattern.match(name)), None)
 
 
 def _moved(row: Row, column: int) -> str:

@@ -11,10 +11,11 @@ from typing import Any
 from clipalign.evals.results import SuiteResult
 from clipalign.files import atomic_write_text
 from clipalign.progress import Reporter, Silent
-from clipalign.reports.boards import boards_of, headline
+from clipalign.reports.boards import boards_of
 from clipalign.reports.classes import class_tables
 from clipalign.reports.curves import training_charts
 from clipalign.reports.gallery import Gallery, build_gallery
+from clipalign.reports.headline import headline
 from clipalign.reports.html import Page, render
 from clipalign.reports.pictures import Images
 from clipalign.reports.plots import write_plots

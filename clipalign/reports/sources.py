@@ -17,7 +17,7 @@ from typing import Any
 from clipalign.errors import DataError, RunError, UsageError, near_matches
 from clipalign.evals.results import SuiteResult, read_result, read_rows
 from clipalign.files import parse_json, read_regular
-from clipalign.models.spec import CONFIG_NAME, is_run, run_around
+from clipalign.models.spec import CONFIG_NAME, is_run, run_around, runs_within
 from clipalign.plain_yaml import read_yaml_mapping
 from clipalign.plugins import registry
 from clipalign.training.rundir import RunDirectory
@@ -150,8 +150,8 @@ def _source(path: Path) -> Source:
     results = _results(path)
     if not results:
         raise UsageError(
-            f"{path} is neither a run (it has no config.yaml) nor a folder of results or a scan. "
-            "`clipalign runs list` shows the runs that there are."
+            f"{path} is neither a run (it has no config.yaml) nor a folder of results or a scan."
+            f"{runs_within(path) or ' `clipalign runs list` shows the runs that there are.'}"
         )
     return Source(_name(path), path, results=results)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,30 @@ def test_its_help_documents_every_option_and_argument(name, capsys):
         options = [o for o in (*param.opts, *param.secondary_opts) if o.startswith("-")]
         assert all(option in shown for option in options), param.name
         assert " ".join(param.help.split())[:40] in together, param.name
-    assert max(map(len, shown.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_help_fits_the_terminal_and_has_no_words_of_python(name, monkeypatch, capsys):
+    pages = {}
+    for columns in (80, 140):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert run([*name.split(), "--help"]) == 0
+        pages[columns] = capsys.readouterr().out
+    assert max(map(len, pages[80].splitlines())) <= 80
+    assert max(map(len, pages[140].splitlines())) <= 100
+    assert pages[80].split() == pages[140].split()  # no name is cut in two
+    assert not re.search(r"<\w+|list\[str\]|\bint\b|x>=", pages[80])
+    assert run([*name.split(), "-h"]) == 0
+    assert capsys.readouterr().out == pages[140]
+
+
+def test_a_wide_terminal_is_used(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "140")
+    assert run(["train", "--help"]) == 0
+    assert "--seed N                   Seed of everything random.\n" in (
+        shown := capsys.readouterr().out
+    )
+    assert 90 < max(map(len, shown.splitlines())) <= 100
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -131,3 +155,26 @@ def test_quiet_leaves_the_result_alone(arguments, tmp_path, monkeypatch, capsys,
     assert run([*arguments, "--quiet"]) == 0
     assert capsys.readouterr() == (result, "")
     assert result
+
+
+def declarations(flag):
+    """What each command says of an option: its values' name, kind, bounds, completion and help."""
+    return {
+        (
+            param.metavar,
+            bool(param._custom_shell_complete),
+            (param.min, param.max),
+            param.help if flag in SAME_WORDS else "",
+        )
+        for command in LEAVES.values()
+        for param in command.params
+        if flag in param.opts
+    }
+
+
+SAME_WORDS = ("--json", "--quiet", "--device", "--dataset-set", "--push", "--open")
+
+
+@pytest.mark.parametrize("flag", [*SAME_WORDS, "--dataset", "--seed", "--task", "--against"])
+def test_an_option_is_the_same_in_every_command_that_has_it(flag):
+    assert len(declarations(flag)) == 1

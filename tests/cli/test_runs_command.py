@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 
 from clipalign.cli.app import run as run_command
 from clipalign.cli.runs import find_runs, last_metrics
 from clipalign.config import RunConfig, dump_config
+from clipalign.evals.results import DatasetIdentity, ModelIdentity, SuiteResult, write_result
 
 
 @pytest.fixture
@@ -72,6 +75,97 @@ def test_show_writes_values_as_yaml_does_and_a_result_a_line(run, monkeypatch, c
     assert "{wrong_classes: null}" in text
     assert not re.search(r"\b(None|True|False)\b", text)
     assert "Results:\n  results/gender.json\n  results/typographic.json\n" in text
+
+
+def measure(run):
+    """Give the run a result against its reference: an aim, a cost, and what is neither."""
+
+    def metric(value, low, high):
+        return {
+            "value": value,
+            "n": 50,
+            "unit": "share",
+            "description": "",
+            "interval": {"low": low, "high": high, "level": 0.95, "method": "bootstrap"},
+        }
+
+    def change(name, difference, low, high):
+        return {
+            "metric": name,
+            "n": 50,
+            "difference": difference,
+            "p_value": 0.0004,
+            "test": "mcnemar-exact",
+            "interval": {"low": low, "high": high, "level": 0.95, "method": "bootstrap"},
+        }
+
+    result = SuiteResult(
+        suite="typographic",
+        suite_version=1,
+        seed=0,
+        classnames=["fox", "owl"],
+        model=ModelIdentity(spec="x", sha256="0" * 64, name="typographic-kto-2"),
+        against=ModelIdentity(spec="y", sha256="1" * 64, name="emoji-tiny"),
+        dataset=DatasetIdentity(name="emoji", split="test", fingerprint="f", licence="", n=50),
+        metrics={
+            "attacked_accuracy": metric(0.72, 0.6, 0.836),
+            "attacked_accuracy_p90": metric(0.9, 0.8, 0.95),
+            "clean_accuracy": metric(0.8, 0.656, 0.92),
+        },
+        comparisons=[
+            change("attacked_accuracy", 0.508, 0.408, 0.6),
+            change("clean_accuracy", -0.064, -0.128, -0.016),
+        ],
+    )
+    write_result(run / "results" / "typographic-emoji-test.json", result)
+
+
+def test_show_has_aims_and_costs_of_each_result_with_intervals_and_differences(command, run):
+    (run / "results" / "typographic.json").unlink()
+    measure(run)
+    text = command("runs", "show", "runs/typographic-kto-2").stdout
+    assert "typographic on emoji, split test: 50 images" in text
+    aim = "attacked accuracy  21.2 %  72.0 % [60.0, 83.6]  +50.8 [+40.8, +60.0]  <0.001"
+    assert aim in re.sub(" {2,}", "  ", text)
+    cost = "clean accuracy  86.4 %  80.0 % [65.6, 92.0]  -6.4 [-12.8, -1.6]  <0.001"
+    assert cost in re.sub(" {2,}", "  ", text)
+    assert "p90" not in text
+    assert "Results:\n  results/typographic-emoji-test.json\n" in text
+
+    shown = json.loads(command("runs", "show", "runs/typographic-kto-2", "--json").stdout)
+    found = shown["headline"]["typographic-emoji-test"]
+    assert list(found["metrics"]) == ["attacked_accuracy", "clean_accuracy"]
+    assert found["metrics"]["attacked_accuracy"]["interval"]["low"] == 0.6
+    assert [c["difference"] for c in found["comparisons"]] == [0.508, -0.064]
+    assert "attacked_accuracy_p90" in shown["results"]["typographic-emoji-test"]["metrics"]
+    assert shown["refused"] == {}
+
+
+def test_show_says_which_result_it_cannot_read_and_shows_the_others(command, run):
+    measure(run)
+    text = " ".join(command("runs", "show", "runs/typographic-kto-2").stdout.split())
+    assert "attacked accuracy" in text
+    assert "results/typographic.json is not shown: " in text
+    assert "has no results schema version" in text
+    shown = json.loads(command("runs", "show", "runs/typographic-kto-2", "--json").stdout)
+    assert list(shown["headline"]) == ["typographic-emoji-test"]
+    assert list(shown["refused"]) == ["typographic"]
+
+
+def test_show_of_results_loads_no_torch(run):
+    measure(run)
+    code = (
+        "import sys, io, contextlib\n"
+        "from clipalign.cli.app import run\n"
+        "with contextlib.redirect_stdout(io.StringIO()) as out:\n"
+        f"    assert run(['runs', 'show', {str(run)!r}]) == 0\n"
+        "assert 'attacked accuracy' in out.getvalue()\n"
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.split()
+    assert not {"torch", "open_clip"} & set(loaded)
 
 
 def test_show_of_an_unfinished_run_says_how_to_go_on(command, run):

@@ -16,7 +16,7 @@ import typer
 
 from clipalign import __version__, errors, interrupts
 from clipalign.cli import app as cli
-from clipalign.cli.console import Console, PlainBar, printable, table
+from clipalign.cli.console import Console, PlainBar, printable, table, terminal_width, wrapped
 
 HEAVY = {"torch", "open_clip", "numpy", "PIL", "rich", "pydantic", "yaml", "pytest"}
 
@@ -72,7 +72,8 @@ def test_an_unknown_command_names_the_near_ones(command):
 def test_an_unknown_option_is_wrong_usage(command):
     done = command("plugins", "list", "--kinds", "tasks")
     assert done.returncode == 2
-    assert "No such option: --kinds" in done.stderr
+    assert "Usage: clipalign plugins list [OPTIONS]" in done.stderr
+    assert "clipalign plugins list has no option --kinds. Did you mean '--kind'?" in done.stderr
     assert done.stdout == ""
 
 
@@ -313,6 +314,28 @@ def test_tables_align_and_wrap_their_last_column():
         "           five",
         "long-name  x",
     ]
+
+
+def test_a_paragraph_is_folded_at_the_terminal_and_no_wider_than_it_reads(monkeypatch, capsys):
+    for columns, most in (("60", 60), ("300", 100)):
+        monkeypatch.setenv("COLUMNS", columns)
+        folded = wrapped("A few words. " * 40, indent="  ").splitlines()
+        assert most - 8 < max(map(len, folded)) <= most
+        assert all(line.startswith("  A") or line[2].isalpha() for line in folded)
+    monkeypatch.delenv("COLUMNS")
+    assert wrapped("A few words. " * 40) == "A few words. " * 40  # nothing to fold for
+
+
+def test_a_terminal_without_escapes_has_a_width_too(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((72, 24)))
+    assert terminal_width() == 72
 
 
 @pytest.mark.parametrize("line", ["report {}", "transform {} --t 0", "compare {}.yaml"])

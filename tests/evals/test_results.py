@@ -195,7 +195,7 @@ def test_unknown_keys_are_all_named_with_the_near_ones(written):
         (b'{"value": NaN}', "NaN is not a finite number"),
         (b'{"value": 1e999}', "1e999 is not a finite number"),
         (b"[]", "a JSON object is wanted"),
-        (b"{}", "schema version None"),
+        (b"{}", "has no results schema version"),
         (b'{"schema_version": 1}', "suite: Field required"),
     ],
 )

@@ -19,8 +19,9 @@ from clipalign.evals.results import (
     read_rows,
     write_result,
 )
-from clipalign.reports.boards import boards_of, headline
+from clipalign.reports.boards import boards_of
 from clipalign.reports.curves import training_charts
+from clipalign.reports.headline import headline
 from clipalign.reports.plots import write_plots
 from clipalign.reports.report import report
 from clipalign.reports.sources import Measured, Source, find_sources

@@ -98,9 +98,9 @@ def spoil(rng: random.Random, folder: Path, outside: Path) -> None:
         ))()  # fmt: skip
     else:
         for _ in range(rng.choice((1, 1, 3))):
-            inner = rng.choice(
-                [tree, tree["counts"], tree["files"], tree["counts"].get("train", tree)]
-            )
+            inner = rng.choice([tree, tree["counts"], tree["files"], tree["counts"].get("train")])
+            if not isinstance(inner, dict):  # spoilt before, or gone
+                inner = tree
             key = rng.choice([*inner, "../x", "\u202e", "train/../../x"]) if inner else "x"
             inner[key] = rng.choice(WILD)
             tree.setdefault("counts", {}), tree.setdefault("files", {})

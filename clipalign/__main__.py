@@ -18,7 +18,8 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:  # before the command began, or again while the first was dealt with
-        print("Error: Interrupted. Run the same command again.", file=sys.stderr)
+        if not interrupts.said:
+            print("Error: Interrupted. Run the same command again.", file=sys.stderr)
         sys.exit(130)
 
 

@@ -14,6 +14,9 @@ from types import FrameType
 heard = False
 """Whether one arrived. Libraries written in C make other errors of the exception that it raises."""
 
+said = False
+"""Whether the command has said how it ended: nothing is to be added."""
+
 _blocks = 0  # that are not to be cut, one within another
 _waiting: int | None = None  # the signal that arrived in them
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -89,3 +91,23 @@ def test_without_a_signal_nothing_happens() -> None:
     with interrupts.postponed():
         signal.raise_signal(signal.SIGTERM)
     assert not interrupts.heard
+
+
+def test_who_is_impatient_is_told_once_and_wholly() -> None:
+    code = (
+        "import signal, sys\n"
+        "from clipalign import __main__\n"
+        "from clipalign.cli import console\n"
+        "say = console.print_error\n"
+        "def print_error(message):\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "    say(message)\n"
+        "console.print_error = print_error\n"
+        "sys.argv = ['clipalign', 'runs', 'show', 'nowhere']\n"
+        "__main__.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr.startswith("Error: ")
+    assert "nowhere" in done.stderr
+    assert "Interrupted" not in done.stderr

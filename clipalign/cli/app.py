@@ -286,10 +286,12 @@ def _fail(
         print("".join(traceback.format_exception(error)), file=sys.stderr)
     if console.process_number() > 0 and code in _HEARD_ONCE:
         return code
-    if as_json:
-        console.print_json_error(kind, message, code)
-    else:
-        console.print_error(message)
+    with interrupts.postponed():  # one message, and all of it, however impatient somebody is
+        interrupts.said = True
+        if as_json:
+            console.print_json_error(kind, message, code)
+        else:
+            console.print_error(message)
     return code
 
 

@@ -18,7 +18,7 @@ from clipalign.models.spec import EMBEDDED, is_run, parse_model_spec
 from clipalign.plain_yaml import read_yaml_mapping
 from clipalign.tasks.manifest import MANIFEST, read_manifest
 
-__all__ = ["card_of", "refresh_card", "run_card"]
+__all__ = ["card_is_old", "card_of", "refresh_card", "run_card"]
 
 _TRANSFORM = "transform.yaml"
 _EMBEDDED_LICENCE = "mit"
@@ -80,8 +80,20 @@ def refresh_card(model: Path, sha256: str | None = None) -> None:
     path = model / CARD_NAME
     if model.is_symlink() or path.is_symlink() or (path.exists() and not is_own(path)):
         return
-    text = render_card(card_of(model, sha256), "open_clip", load_lines("open_clip"))
-    atomic_write_text(path, text)
+    atomic_write_text(path, _text(model, sha256))
+
+
+def card_is_old(model: Path) -> bool:
+    """Whether the card of a run's model says something else than its results as they are now.
+
+    It may then be that they are of other weights, which are not looked at.
+    """
+    path = model / CARD_NAME
+    return not path.is_file() or path.read_bytes() != _text(model, None).encode()
+
+
+def _text(model: Path, sha256: str | None) -> str:
+    return render_card(card_of(model, sha256), "open_clip", load_lines("open_clip"))
 
 
 def public(text: str) -> str:

@@ -13,7 +13,7 @@ from clipalign.datasets.base import Dataset
 from clipalign.datasets.locate import load_dataset, locate_dataset, place_of
 from clipalign.errors import DataError, PluginError, RunError, UsageError, near_matches
 from clipalign.evals.base import EvalContext, Outcome, Suite
-from clipalign.evals.card import refresh_card
+from clipalign.evals.card import card_is_old, refresh_card
 from clipalign.evals.heads import head_on
 from clipalign.evals.places import check_place, planned_path, result_path
 from clipalign.evals.results import SuiteResult, write_result
@@ -111,7 +111,11 @@ def evaluate(
         there = world.from_first(lambda: there)
         if only_missing:
             work = [job for job, is_there in zip(work, there, strict=True) if not is_there]
+    in_run = run is not None and output is not None and Path(output).resolve() == _results(run)
     if not work:
+        # who is stopped behind the last result has not written the card
+        if run is not None and in_run and world.first and card_is_old(run / "model"):
+            refresh_card(run / "model", loaded(model, device).sha256)
         return []
     tested = loaded(model, device)
     reference = None if against is None else loaded(against, device)
@@ -131,10 +135,13 @@ def evaluate(
             path = result_path(output, result)
             result = world.from_first(partial(write_result, path, result, rows))
         results.append(result)
-    own = None if run is None else (run / "results").resolve()
-    if run is not None and output is not None and Path(output).resolve() == own:
+    if run is not None and in_run:
         refresh_card(run / "model", tested.sha256)
     return results
+
+
+def _results(run: Path) -> Path:
+    return (run / "results").resolve()
 
 
 def planned_paths(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -52,6 +53,8 @@ def _interrupted(trial: Trial, job: Job, number: int, *, twice: bool = False) ->
     enter_world(trial)
     running = trial.zygote.start(job.line, cwd=trial.folder)
     everybody = number == signal.SIGINT
+    while not _attends(running.pid, signal.SIGTERM) and running.goes_on(0.002):
+        pass  # Python itself is not ours to answer for
     if running.goes_on(trial.rng.uniform(0, whole.seconds)):
         running.signal(number, everybody=everybody)
         if twice and running.goes_on(trial.rng.uniform(0, _TWICE)):
@@ -105,7 +108,7 @@ def while_starting(trial: Trial) -> None:
         preexec_fn=_heed_ctrl_c,
     ) as process:
         while process.poll() is None and not _attends(process.pid, signal.SIGTERM):
-            time.sleep(0.005)  # Python itself is not ours to answer for
+            time.sleep(0.005)
         try:
             process.wait(trial.rng.uniform(0, 4))
         except subprocess.TimeoutExpired:
@@ -125,6 +128,7 @@ def _heed_ctrl_c() -> None:
 
 def _attends(pid: int, number: int) -> bool:
     """Whether a process has a handler for a signal by now."""
-    with open(f"/proc/{pid}/status") as file:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status") as file:
         caught = next(line for line in file if line.startswith("SigCgt:"))
-    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+        return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+    return False  # it has ended

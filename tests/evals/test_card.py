@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 import types
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -201,3 +203,22 @@ def test_the_command_exports_and_train_refuses_a_format_before_it_trains(command
         done = command("export", str(run[0]), *words)
         assert done.returncode == UsageError.exit_code
         assert "Traceback" not in done.stderr
+
+
+def test_a_card_that_a_stop_left_behind_its_results_is_written_later(run, tmp_path):
+    output = Path(shutil.copytree(run[0], tmp_path / "apples"))
+    shutil.rmtree(output / "results")
+    card = output / "model" / "README.md"
+    refresh_card(output / "model", run[1])
+    unmeasured = card.read_text()
+    measure = functools.partial(
+        clipalign.evaluate, output, against=None, splits=["test"], only_missing=True,
+        dataset_options={"concepts": 10, "views": 1}, dataset="emoji",
+    )  # fmt: skip
+    assert len(measure()) == 1
+    measured = card.read_text()
+    assert "attacked accuracy" in measured
+    assert "attacked accuracy" not in unmeasured
+    card.write_text(unmeasured)
+    assert measure() == []
+    assert card.read_text() == measured

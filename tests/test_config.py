@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from clipalign import plain_yaml
-from clipalign.config import RunConfig, TrainConfig, dump_config, load_config
+from clipalign.config import RunConfig, TrainConfig, load_config
+from clipalign.config_text import dump_config
 from clipalign.errors import ConfigError
 from clipalign.plain_yaml import MAX_BYTES
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clipalign.config import RunConfig, dump_config, load_config
+from clipalign.config import RunConfig, load_config
+from clipalign.config_text import dump_config
 from clipalign.errors import ConfigError
 from clipalign.training.defaults import regulariser_weight
 

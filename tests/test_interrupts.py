@@ -19,6 +19,8 @@ BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.fixture(autouse=True)
 def attended() -> Iterator[None]:
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:  # a background process has them ignored
+        signal.signal(number, signal.SIG_DFL)
     interrupts.attend()
     yield
     for number, handler in before.items():

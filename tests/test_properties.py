@@ -22,7 +22,8 @@ from PIL import Image
 from clipalign.cli.app import run
 from clipalign.cli.flags import options_of
 from clipalign.cli.run_facts import Condition
-from clipalign.config import RunConfig, TrainConfig, build_config, dump_config, load_config
+from clipalign.config import RunConfig, TrainConfig, build_config, load_config
+from clipalign.config_text import dump_config
 from clipalign.datasets.locate import locate_dataset
 from clipalign.datasets.rows import read_rows
 from clipalign.errors import ClipAlignError, ConfigError, DataError, UsageError

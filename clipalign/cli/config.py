@@ -63,7 +63,8 @@ def show(
       clipalign config show gender
       clipalign config show recipe.yaml --set method=dpo --set train.lr=1e-5
     """
-    from clipalign.config import dump_config, load_config
+    from clipalign.config import load_config
+    from clipalign.config_text import dump_config
 
     config = load_config(None if path is None else _file(path), overrides or ())
     text = dump_config(config, comments=True).rstrip()

@@ -26,7 +26,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from clipalign.config import RunConfig, dump_config, load_config
+from clipalign.config import RunConfig, load_config
+from clipalign.config_text import dump_config
 from clipalign.errors import RunError
 from clipalign.files import (
     SUMS,

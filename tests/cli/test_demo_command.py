@@ -30,7 +30,7 @@ def trainings(monkeypatch):
 def half_done(walk, task, finished):
     run = walk.folder / task
     run.mkdir(parents=True)
-    from clipalign.config import dump_config
+    from clipalign.config_text import dump_config
 
     config = resolved(load_config(None, (), output=run, **walk.keys(task)))
     (run / "config.yaml").write_text(dump_config(config))

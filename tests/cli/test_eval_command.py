@@ -13,7 +13,8 @@ from PIL import Image
 import clipalign.models
 from clipalign.cli.app import run
 from clipalign.cli.eval import _options
-from clipalign.config import RunConfig, dump_config
+from clipalign.config import RunConfig
+from clipalign.config_text import dump_config
 from clipalign.errors import UsageError
 from clipalign.evals.results import SuiteResult, read_result
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from clipalign.cli import report as module
 from clipalign.cli.app import run
-from clipalign.config import RunConfig, dump_config
+from clipalign.config import RunConfig
+from clipalign.config_text import dump_config
 from clipalign.reports.sources import find_sources
 
 

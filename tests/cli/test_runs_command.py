@@ -11,7 +11,8 @@ import pytest
 
 from clipalign.cli.app import run as run_command
 from clipalign.cli.runs import find_runs, last_metrics
-from clipalign.config import RunConfig, dump_config
+from clipalign.config import RunConfig
+from clipalign.config_text import dump_config
 from clipalign.evals.results import DatasetIdentity, ModelIdentity, SuiteResult, write_result
 
 

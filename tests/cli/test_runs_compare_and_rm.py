@@ -12,7 +12,8 @@ from filelock import FileLock
 from clipalign.cli import console
 from clipalign.cli.app import run as run_command
 from clipalign.cli.run_facts import Condition
-from clipalign.config import RunConfig, dump_config
+from clipalign.config import RunConfig
+from clipalign.config_text import dump_config
 from clipalign.errors import UsageError
 from clipalign.evals.results import DatasetIdentity, ModelIdentity, SuiteResult, write_result
 from clipalign.reports.sparklines import curve_rows, read_curves, sparkline

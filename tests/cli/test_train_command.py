@@ -11,7 +11,8 @@ from PIL import Image
 
 import clipalign.models
 from clipalign.cli.app import run
-from clipalign.config import RunConfig, dump_config
+from clipalign.config import RunConfig
+from clipalign.config_text import dump_config
 from clipalign.training.rundir import RunDirectory
 
 

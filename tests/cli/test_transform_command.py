@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from clipalign.config import RunConfig, dump_config
+from clipalign.config import RunConfig
+from clipalign.config_text import dump_config
 from clipalign.reports.sources import find_sources
 
 

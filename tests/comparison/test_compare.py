@@ -83,6 +83,7 @@ def made(tiny: str, tmp_path_factory: pytest.TempPathFactory, alive: list[int]) 
         hand_back()
         alive.append(models() - before)
 
+    gc.collect()  # what other tests left is not to go meanwhile
     before, hand_back = models(), module._hand_back
     output = tmp_path_factory.mktemp("comparison") / "out"
     with pytest.MonkeyPatch.context() as patch:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from clipalign.config import RunConfig, dump_config
+from clipalign.config import RunConfig
+from clipalign.config_text import dump_config
 from clipalign.datasets.emoji import EmojiWorld
 from clipalign.errors import ConfigError, ModelError, RunError, StorageError, UsageError
 from clipalign.evals import evaluate as module

@@ -7,7 +7,8 @@ import shutil
 import pytest
 import torch
 
-from clipalign.config import RunConfig, dump_config
+from clipalign.config import RunConfig
+from clipalign.config_text import dump_config
 from clipalign.evals.base import EvalContext
 from clipalign.evals.evaluate import evaluate
 from clipalign.evals.examples import image_set

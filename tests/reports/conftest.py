@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from clipalign.config import RunConfig, dump_config
+from clipalign.config import RunConfig
+from clipalign.config_text import dump_config
 from clipalign.evals.base import EvalContext
 from clipalign.evals.evaluate import result_path
 from clipalign.evals.results import write_result

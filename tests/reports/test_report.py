@@ -165,7 +165,8 @@ def test_the_dial_turns_the_map_and_its_ends_are_the_two_models(world, tmp_path)
 
     measure = world.measure
 
-    from clipalign.config import RunConfig, dump_config
+    from clipalign.config import RunConfig
+    from clipalign.config_text import dump_config
     from clipalign.models.linear_map import LinearMap
     from clipalign.models.load import load_model
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from clipalign.config import RunConfig, dump_config
+from clipalign.config import RunConfig
+from clipalign.config_text import dump_config
 from clipalign.models.linear_map import LinearMap
 from clipalign.models.loaded import LoadedModel
 from clipalign.transforms.probe import ConceptProbe, ProbeFeatures

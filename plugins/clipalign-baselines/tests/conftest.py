@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 import clipalign
-from clipalign.config import RunConfig, dump_config
+from clipalign.config import RunConfig
+from clipalign.config_text import dump_config
 from clipalign.datasets.emoji import EmojiWorld
 from clipalign.datasets.emoji_people import EmojiPeople
 from clipalign.models.library import build_clip

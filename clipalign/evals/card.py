@@ -77,19 +77,24 @@ def refresh_card(model: Path, sha256: str | None = None) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    path = model / CARD_NAME
-    if model.is_symlink() or path.is_symlink() or (path.exists() and not is_own(path)):
-        return
-    atomic_write_text(path, _text(model, sha256))
+    if _is_ours(model):
+        atomic_write_text(model / CARD_NAME, _text(model, sha256))
 
 
 def card_is_old(model: Path) -> bool:
-    """Whether the card of a run's model says something else than its results as they are now.
+    """Whether the card of a run's model, if it is ours, says something else than the results now.
 
-    It may then be that they are of other weights, which are not looked at.
+    They may then be of other weights, which is not looked at.
     """
     path = model / CARD_NAME
-    return not path.is_file() or path.read_bytes() != _text(model, None).encode()
+    text = path.read_bytes() if path.is_file() else b""
+    return _is_ours(model) and text != _text(model, None).encode()
+
+
+def _is_ours(model: Path) -> bool:
+    path = model / CARD_NAME
+    linked = model.is_symlink() or path.is_symlink()
+    return not linked and (not path.exists() or is_own(path))
 
 
 def _text(model: Path, sha256: str | None) -> str:

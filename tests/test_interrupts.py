@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -21,8 +23,10 @@ def attended() -> Iterator[None]:
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     for number in before:  # a background process has them ignored
         signal.signal(number, signal.SIG_DFL)
+    hook = sys.unraisablehook
     interrupts.attend()
     yield
+    sys.unraisablehook = hook
     for number, handler in before.items():
         signal.signal(number, handler)
     interrupts.heard = False
@@ -84,6 +88,25 @@ def test_a_second_one_is_not_kept_waiting() -> None:
     with pytest.raises(KeyboardInterrupt):
         block()
     assert passed == ["the first"]
+
+
+@BOTH
+@pytest.mark.parametrize("training", [False, True])
+def test_it_is_not_lost_in_an_object_that_goes(number: int, training: bool) -> None:
+    class Goes:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    def block() -> None:
+        with StopSignal() if training else contextlib.nullcontext():
+            thing = Goes()
+            del thing  # what is raised in there cannot leave it
+            time.sleep(5)
+
+    with pytest.raises((KeyboardInterrupt, Interrupted)) as caught:
+        block()
+    if training:
+        assert signal.Signals(number).name in str(caught.value)
 
 
 def test_without_a_signal_nothing_happens() -> None:

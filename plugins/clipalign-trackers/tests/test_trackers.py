@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,15 @@ def nothing_leaves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-def two_attempts(entry: str | Mapping[str, Any], run: Path) -> None:
-    """Stopped after step 4, resumed from step 2."""
+def two_attempts(entry: str | Mapping[str, Any], run: Path, apart: float = 0) -> None:
+    """Stopped after step 4, resumed from step 2, so many seconds later."""
     run.mkdir()
     first = Trackers([entry])
     first.start(run, CONFIG, 0)
     for step in range(1, 5):
         first.log(step, {"loss": 1 / step})
     first.finish(None)
+    time.sleep(apart)
     second = Trackers([entry])
     second.start(run, CONFIG, 2)
     for step in range(3, 6):
@@ -71,10 +73,11 @@ def test_mlflow_goes_on_with_its_run(tmp_path: Path) -> None:
 
 def test_wandb_keeps_an_offline_run_of_the_same_id(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
-    two_attempts({"wandb": {"project": "mine"}}, tmp_path / "run")
+    # it names folders by the second, and two runs of one second are one folder
+    two_attempts({"wandb": {"project": "mine"}}, tmp_path / "run", apart=1.1)
     name = (tmp_path / "run" / "wandb-id").read_text()
     folders = list((tmp_path / "run" / "wandb").glob("offline-run-*"))
-    assert folders
+    assert len(folders) == 2
     assert all(folder.name.endswith(name) for folder in folders)
     written = b"".join(f.read_bytes() for f in (tmp_path / "run").rglob("*.wandb"))
     assert b"validation/loss" in written

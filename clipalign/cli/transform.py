@@ -163,6 +163,7 @@ def transform(
     values = parse_scan(scan) if scan else []
     out.load("torch", "open_clip")
     from clipalign.transforms.scan_files import keep_scan, write_scan
+    from clipalign.transforms.scanned import how_sure
     from clipalign.transforms.transform import default_name, open_context
     from clipalign.transforms.transform import scan as run_scan
     from clipalign.transforms.transform import transform as run_transform
@@ -199,7 +200,8 @@ def transform(
             keep_scan(scanned, context.run.path)
         # the report of a run may turn its map by itself, over other values and images
         where = ["Scan:  " + ", ".join(map(str, files)), report_line(folder)]
-        lines = [table(*scanned.table()), "\n" + "\n".join(where), *lines]
+        sure = wrapped(how_sure(scanned))
+        lines = [table(*scanned.table()), sure and f"\n{sure}", "\n" + "\n".join(where), *lines]
     out.result(document, "\n".join(line for line in lines if line))
 
 

@@ -23,10 +23,11 @@ from clipalign.evals.metrics import attacked_rows
 from clipalign.evals.typographic import TypographicSuite
 from clipalign.models.linear_map import LinearMap
 
-__all__ = ["ReadingPoint", "ReadingSuite", "reading_curve"]
+__all__ = ["ReadingPoint", "ReadingSuite", "reading_curve", "reading_outcomes"]
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
+Labels = npt.NDArray[np.str_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,26 @@ def reading_curve(
     true: npt.ArrayLike,
     written: npt.ArrayLike,
 ) -> list[ReadingPoint]:
-    """OD and OCR under W_t for every t, from cached features (the paper's Fig. 2).
+    """OD and OCR under W_t for every t: the means of `reading_outcomes`, which see."""
+    outcomes = reading_outcomes(
+        image_features, text_features, linear, ts, true=true, written=written
+    )
+    return [
+        ReadingPoint(float(t), **{name: float(each.mean()) for name, each in at.items()})
+        for t, at in zip(ts, outcomes, strict=True)
+    ]
+
+
+def reading_outcomes(
+    image_features: Tensor,
+    text_features: Tensor,
+    linear: LinearMap,
+    ts: Sequence[float],
+    *,
+    true: npt.ArrayLike,
+    written: npt.ArrayLike,
+) -> Iterator[dict[str, Bools]]:
+    """What is chosen on each image under W_t for every t, from cached features (paper, Fig. 2).
 
     W_t = U Σᵗ Vᵀ and U changes no similarity, so features are taken into the basis of V once and
     scaled by σᵗ for each t, in float64. The logit scale is not needed: it changes no choice.
@@ -70,8 +90,8 @@ def reading_curve(
         true: [N] class of the object, an index into the prompts.
         written: [N] class written; not −1, and not the true one.
 
-    Returns:
-        One point for each t, in that order.
+    Yields:
+        For each t, in that order: field of a `ReadingPoint` → [N] whether it holds.
 
     Raises:
         DataError: there is no image, or one without a wrong word on it.
@@ -83,22 +103,17 @@ def reading_curve(
     images = image_features.cpu().double() @ vt.cpu().T
     texts = text_features.cpu().double() @ vt.cpu().T
     each = np.arange(len(shown))
-    points = []
     for t in ts:
         scale = sigma.cpu().clamp(min=1e-6).pow(t)
         scores = (_unit(images * scale) @ _unit(texts * scale).T).numpy()
         predicted = scores.argmax(axis=1)
         margin = scores[each, shown] - scores[each, word]
-        points.append(
-            ReadingPoint(
-                t=float(t),
-                od=float((predicted == shown).mean()),
-                ocr=float((predicted == word).mean()),
-                od_two_way=float((margin > 0).mean()),
-                ocr_two_way=float((margin < 0).mean()),
-            )
-        )
-    return points
+        yield {
+            "od": predicted == shown,
+            "ocr": predicted == word,
+            "od_two_way": margin > 0,
+            "ocr_two_way": margin < 0,
+        }
 
 
 class ReadingSuite(TypographicSuite):
@@ -111,12 +126,12 @@ class ReadingSuite(TypographicSuite):
     name = "reading"
     version = 1
 
-    def features(self, context: EvalContext) -> tuple[Tensor, Tensor, Ints, Ints]:
-        """The attacked images of a split as one model's features, for `reading_curve`.
+    def features(self, context: EvalContext) -> tuple[Tensor, Tensor, Ints, Ints, Labels]:
+        """The attacked images of a split as one model's features, for `reading_outcomes`.
 
         Returns:
             Image features [N, d], features of the class prompts [C, d], the classes shown [N] and
-            written [N].
+            written [N], and the groups [N] of images that are not independent.
 
         Raises:
             DataError: as for `typographic`.
@@ -124,7 +139,8 @@ class ReadingSuite(TypographicSuite):
         looked = self.look(context)
         images, encodings = looked.images, looked.encodings[0]
         rows = images.is_attacked
-        return encodings.images[rows], encodings.texts, images.true[rows], images.written[rows]
+        labels = images.true[rows], images.written[rows], images.group[rows]
+        return encodings.images[rows], encodings.texts, *labels
 
     def run(self, context: EvalContext) -> Outcome:
         """Score the attacked images of one split.

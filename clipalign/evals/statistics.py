@@ -160,8 +160,7 @@ def wilson_interval(k: float, n: int, level: float = 0.95) -> Interval:
     """Wilson's score interval of a share k/n of independent images (Wilson 1927).
 
     (p̂ + z²/2n ± z √(p̂(1−p̂)/n + z²/4n²)) / (1 + z²/n). It keeps its width at k = 0 and k = n,
-    where the bootstrap has none. A share of
-    groups may count parts of one.
+    where the bootstrap has none. A share of groups may count parts of one.
 
     Raises:
         DataError: n is 0, or k is not in 0…n.

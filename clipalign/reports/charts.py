@@ -28,11 +28,13 @@ class Line:
     Attributes:
         name: its label; empty for the value at its end instead.
         xs, ys: equally many finite numbers, at least one.
+        band: (low, high) of each, drawn as a band behind the line; empty for none.
     """
 
     name: str
     xs: Sequence[float]
     ys: Sequence[float]
+    band: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -140,12 +142,17 @@ def line_chart(chart: Chart) -> Markup:
             f'dy="{1.8 if lower else 0.6}em">{_text(name)}</text>'
         )
     parts.append(f'<line class="cursor" hidden="" x1="0" x2="0" y1="{_TOP}" y2="{bottom}"/>')
+
+    def through(xs: Sequence[float], ys: Sequence[float]) -> str:
+        return " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in zip(xs, ys, strict=True))
+
     for i, line in reversed(list(enumerate(chart.lines))):
-        points = " ".join(
-            f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in zip(line.xs, line.ys, strict=True)
-        )
+        if line.band and len(line.xs) > 1:
+            lows, highs = zip(*line.band, strict=True)
+            outline = f"{through(line.xs, highs)} {through(line.xs[::-1], lows[::-1])}"
+            parts.append(f'<polygon class="band s{i}" points="{outline}"/>')
         if len(line.xs) > 1:
-            parts.append(f'<polyline class="line s{i}" points="{points}"/>')
+            parts.append(f'<polyline class="line s{i}" points="{through(line.xs, line.ys)}"/>')
         x, y = x_of(line.xs[-1]), y_of(line.ys[-1])
         parts.append(f'<circle class="dot s{i}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>')
     ends = [y_of(line.ys[-1]) for line in chart.lines]

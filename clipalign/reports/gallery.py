@@ -8,7 +8,7 @@ For any other model there are two stops: the reference, and the model.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from clipalign.datasets.base import Dataset, rgb_image
 from clipalign.errors import ClipAlignError, DataError
 from clipalign.evals.examples import image_set, readable
-from clipalign.evals.fairness import bias_at_k, ranking, top_shares
+from clipalign.evals.fairness import ranking
 from clipalign.evals.features import encode_images
 from clipalign.evals.gender import GenderSuite
 from clipalign.evals.grouped import Grouped, Prompts
@@ -284,17 +284,13 @@ def _turned(
     )
     stops = sorted({*(round(t, 6) for t in ts), 0.0, 1.0, round(neutral.t, 6)})
     k = int(str(result.options["k"]))
-    scan = scan_powers(powers, stops, k=k, reporter=reporter)
+    # over the searches of the suite, as its result has them, and not over every caption
     searched = [prompts.neutral.index(text) for text in prompts.searched]
-    orders, rows = [], []
-    for row in scan.rows:
-        features = powers.at(row.t).features
+    scan = scan_powers(powers, stops, k=k, searches=searched, reporter=reporter)
+    orders = []
+    for t in stops:
+        features = powers.at(t).features
         orders.append(ranking(features.neutral_texts[searched] @ features.images.T))
-        # over the searches of the suite, as its result has them, and not over every caption
-        shares = top_shares(grouped.value[orders[-1]], scan.k, groups=2)
-        bias = float(np.abs(bias_at_k(shares)).mean())
-        rows.append(replace(row, top_k_share=float(shares[:, 0].mean()), top_k_bias=bias))
-    scan = replace(scan, rows=tuple(rows))
     return _Ranked(
         tuple(_stop(t, neutral.t) for t in stops),
         tuple(stops),

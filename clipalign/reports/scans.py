@@ -73,15 +73,23 @@ def scan_charts(scan: Mapping[str, Any], marks: Sequence[tuple[float, str]] = _E
     rows = scan["rows"]
     ts = [float(row["t"]) for row in rows]
     marks = [(t, name) for t, name in marks if min(ts) <= t <= max(ts)]
+    intervals = scan.get("intervals", {})  # a scan.json of before has none
 
     def line(name: str, key: str) -> list[Line]:
-        points = [(t, row.get(key)) for t, row in zip(ts, rows, strict=True)]
-        known = [(t, float(y)) for t, y in points if isinstance(y, int | float)]
-        return [Line(name, [t for t, _ in known], [y for _, y in known])] if known else []
+        sure = intervals.get(key, [None] * len(ts))
+        points = [(t, row.get(key), ends) for t, row, ends in zip(ts, rows, sure, strict=True)]
+        known = [(t, float(y), ends) for t, y, ends in points if isinstance(y, int | float)]
+        if not known:
+            return []
+        band = [(y, y) if ends is None else (ends[0], ends[1]) for _, y, ends in known]
+        drawn = band if any(low < high for low, high in band) else ()
+        return [Line(name, [t for t, _, _ in known], [y for _, y, _ in known], drawn)]
 
     def chart(title: str, short: str, lines: Sequence[Line], note: str) -> list[Chart]:
         if not lines:
             return []
+        if any(line.band for line in lines):
+            note += "; shaded: 95 % interval over images"
         return [Chart(title, lines, "t", True, marks, (0.0, 1.0), note, short)]
 
     if "od" in rows[0]:

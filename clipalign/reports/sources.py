@@ -222,9 +222,28 @@ def _scan(path: Path) -> Mapping[str, Any]:
         or not rows
         or not isinstance(rows, list)
         or not all(isinstance(r, dict) and "t" in r for r in rows)
+        or not _are_intervals(scan.get("intervals", {}), len(rows))
     ):
         raise DataError(f"{path} is not a scan. Make it again: clipalign transform RUN --scan …")
     return scan
+
+
+def _are_intervals(intervals: Any, rows: int) -> bool:
+    """Whether they are, by field of a row, one pair of numbers or null a row."""
+    return isinstance(intervals, dict) and all(
+        isinstance(each, list)
+        and len(each) == rows
+        and all(
+            pair is None
+            or (
+                isinstance(pair, list)
+                and len(pair) == 2
+                and all(isinstance(end, int | float) for end in pair)
+            )
+            for pair in each
+        )
+        for each in intervals.values()
+    )
 
 
 def _json(path: Path, what: str) -> Mapping[str, Any]:

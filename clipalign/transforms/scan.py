@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from clipalign.evals.fairness import bias_at_k
+from clipalign.evals.curves import Curve, Draws, Point
+from clipalign.evals.fairness import ranking
 from clipalign.evals.metrics import kl_divergence
+from clipalign.evals.statistics import Interval
 from clipalign.progress import Reporter, Silent
-from clipalign.transforms.scanned import Panel, percent
+from clipalign.transforms.probe import Reading
+from clipalign.transforms.scanned import Panel, percent, plain_intervals
 from clipalign.transforms.spectrum import Powers
 
 __all__ = ["Scan", "ScanRow", "scan_powers"]
@@ -28,9 +34,9 @@ class ScanRow:
         flip_rate: share of images whose predicted value is not that of t = 0.
         gap: group gap, in cosine; 0 is neutral.
         plain_gap: the same without normalisation after W_t, Σ_k σ_k^{2t} c_k.
-        top_k_share: share of the first value among the k nearest images, the mean over neutral
-            captions; None where there is no neutral caption.
-        top_k_bias: |Bias@k| = |N_1 − N_0|/k among them, the mean over neutral captions, likewise.
+        top_k_share: share of the first value among the k nearest images, the mean over the
+            captions searched for; None where there is none.
+        top_k_bias: |Bias@k| = |N_1 − N_0|/k among them, the mean over those captions, likewise.
         kl: KL(π_0‖π_t) over the neutral captions, mean over images, in nats; None where there is
             one caption.
     """
@@ -54,18 +60,35 @@ class Scan:
         concept, values: as the probe names them.
         k: images that the retrieval looks at.
         images: N.
+        groups: G, how many groups of images are independent of each other.
         rows: one a t, in the order asked for.
+        curves: field of a row → it over t, with what it is on resampled groups.
     """
 
     concept: str
     values: tuple[str, str]
     k: int
     images: int
+    groups: int
     rows: tuple[ScanRow, ...]
+    curves: Mapping[str, Curve] = field(repr=False, compare=False)
+
+    @cached_property
+    def intervals(self) -> dict[str, Sequence[Interval | None]]:
+        """Field of a row → 95 % intervals, one a t."""
+        return {name: curve.intervals() for name, curve in self.curves.items()}
 
     def document(self) -> dict[str, Any]:
         """As plain values, for JSON."""
-        return asdict(self) | {"values": list(self.values), "rows": [asdict(r) for r in self.rows]}
+        return {
+            "concept": self.concept,
+            "values": list(self.values),
+            "k": self.k,
+            "images": self.images,
+            "groups": self.groups,
+            "rows": [asdict(row) for row in self.rows],
+            "intervals": plain_intervals(self),
+        }
 
     @property
     def title(self) -> str:
@@ -91,20 +114,35 @@ class Scan:
 
     def panels(self) -> Sequence[Panel]:
         """Shares above, the distance from t = 0 below (the group gap where there is no KL)."""
-        shares: dict[str, Sequence[float | None]] = {
-            f"{self.concept} accuracy": [row.concept_accuracy for row in self.rows],
-            "activity accuracy": [row.activity_accuracy for row in self.rows],
-            "flip rate": [row.flip_rate for row in self.rows],
-            f"{self.values[0]} in the top {self.k}": [row.top_k_share for row in self.rows],
+        shares = {
+            f"{self.concept} accuracy": "concept_accuracy",
+            "activity accuracy": "activity_accuracy",
+            "flip rate": "flip_rate",
+            f"{self.values[0]} in the top {self.k}": "top_k_share",
         }
-        kl = [row.kl for row in self.rows]
-        gap = Panel("group gap", {"group gap": [row.gap for row in self.rows]})
-        below = gap if None in kl else Panel("KL to t = 0 (nats)", {"KL": kl})
-        return Panel("%", shares, percent=True), below
+        below = {"KL to t = 0 (nats)": {"KL": "kl"}}
+        if "kl" not in self.curves:
+            below = {"group gap": {"group gap": "gap"}}
+        return tuple(
+            Panel(
+                title,
+                {name: [getattr(row, key) for row in self.rows] for name, key in lines.items()},
+                percent=title == "%",
+                sampled={
+                    name: self.curves[key] for name, key in lines.items() if key in self.curves
+                },
+            )
+            for title, lines in ({"%": shares} | below).items()
+        )
 
 
 def scan_powers(
-    powers: Powers, ts: Sequence[float], *, k: int = 10, reporter: Reporter | None = None
+    powers: Powers,
+    ts: Sequence[float],
+    *,
+    k: int = 10,
+    searches: Sequence[int] | None = None,
+    reporter: Reporter | None = None,
 ) -> Scan:
     """Read a probe under W_t for every t.
 
@@ -112,35 +150,74 @@ def scan_powers(
         powers: of the map, with the probe's features.
         ts: values of t.
         k: images that the retrieval looks at; at most all of them.
+        searches: which of the neutral captions are searched for; None for all.
         reporter: hears the progress.
     """
     say: Reporter = reporter or Silent()
     start = powers.at(0.0)
     probe = start.features.probe
     k = min(k, len(probe.value))
-    rows = []
+    searched = range(len(probe.neutral_prompts)) if searches is None else searches
+    draws = Draws(len(probe.value), probe.groups)
+    rows: list[ScanRow] = []
+    points: dict[str, list[Point]] = defaultdict(list)
     with say.progress("Scanning t", len(ts)) as bar:
         for t in ts:
             reading = powers.at(t)
-            share = bias = kl = None
-            if probe.neutral_prompts:
-                shares = reading.composition(k)
-                share = float(shares[:, 0].mean())
-                bias = float(np.abs(bias_at_k(shares)).mean())
-            if probe.has_activities:
-                kl = float(kl_divergence(start.log_policy, reading.log_policy).mean())
-            rows.append(
-                ScanRow(
-                    t=float(t),
-                    concept_accuracy=reading.concept_accuracy,
-                    activity_accuracy=reading.activity_accuracy,
-                    flip_rate=float((reading.predicted_value != start.predicted_value).mean()),
-                    gap=reading.gap,
-                    plain_gap=powers.plain_gap(t),
-                    top_k_share=share,
-                    top_k_bias=bias,
-                    kl=kl,
-                )
-            )
+            found = _points(t, reading, start, draws, k, list(searched))
+            for name, point in found.items():
+                points[name].append(point)
+            rows.append(_row(t, reading.gap, powers.plain_gap(t), found))
             bar.advance()
-    return Scan(probe.name, probe.values, k, len(probe.value), tuple(rows))
+    curves = {
+        name: Curve(tuple(each), draws.groups, _MOST[name], name == "top_k_bias")
+        for name, each in points.items()
+    }
+    return Scan(probe.name, probe.values, k, len(probe.value), draws.groups, tuple(rows), curves)
+
+
+_MOST = {  # what is measured with intervals, and the most that it can be
+    "concept_accuracy": 1.0,
+    "activity_accuracy": 1.0,
+    "flip_rate": 1.0,
+    "top_k_share": 1.0,
+    "top_k_bias": 1.0,
+    "kl": math.inf,
+}
+
+
+def _row(t: float, gap: float, plain_gap: float, found: Mapping[str, Point]) -> ScanRow:
+    known = {name: point.value for name, point in found.items()}
+    return ScanRow(
+        t=float(t),
+        concept_accuracy=known["concept_accuracy"],
+        activity_accuracy=known.get("activity_accuracy"),
+        flip_rate=known["flip_rate"],
+        gap=gap,
+        plain_gap=plain_gap,
+        top_k_share=known.get("top_k_share"),
+        top_k_bias=known.get("top_k_bias"),
+        kl=known.get("kl"),
+    )
+
+
+def _points(
+    t: float, reading: Reading, start: Reading, draws: Draws, k: int, searched: Sequence[int]
+) -> dict[str, Point]:
+    """What one t does to the images, by field of a row; what does not apply is left out."""
+    value = reading.features.value
+    flips = reading.predicted_value != start.predicted_value
+    found = {
+        "concept_accuracy": draws.mean(reading.value_correct, strata=value),
+        "flip_rate": draws.mean(flips) if t else draws.certain(0.0),
+    }
+    if reading.features.probe.has_activities:
+        found["activity_accuracy"] = draws.mean(reading.activity_correct)
+        found["kl"] = draws.mean(kl_divergence(start.log_policy, reading.log_policy))
+    if searched:
+        ranked = ranking(reading.scores.T[searched])
+        shares, drawn = draws.top_shares(ranked, value == 0, k)
+        uneven = np.abs(2 * drawn - 1).mean(axis=1)
+        found["top_k_share"] = Point(float(shares.mean()), drawn.mean(axis=1))
+        found["top_k_bias"] = Point(float(np.abs(2 * shares - 1).mean()), uneven)
+    return found

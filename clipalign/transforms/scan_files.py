@@ -36,11 +36,18 @@ def write_scan(scan: Scanned, folder: Path, reporter: Reporter | None = None) ->
     """
     say: Reporter = reporter or Silent()
     table = io.StringIO(newline="")
-    columns = [field.name for field in fields(scan.rows[0])]
+    ends = {name: (f"{name}_low", f"{name}_high") for name in scan.intervals}
+    names = [field.name for field in fields(scan.rows[0])]
+    columns = [column for name in names for column in (name, *ends.get(name, ()))]
     writer = csv.DictWriter(table, columns, lineterminator="\n")
     writer.writeheader()
-    for row in scan.rows:
-        writer.writerow({name: sheet_cell(cell) for name, cell in asdict(row).items()})
+    for i, row in enumerate(scan.rows):
+        cells = asdict(row)
+        for name, pair in ends.items():
+            interval = scan.intervals[name][i]
+            if interval is not None:
+                cells |= zip(pair, (interval.low, interval.high), strict=True)
+        writer.writerow({name: sheet_cell(cell) for name, cell in cells.items()})
     written = [folder / "scan.csv", folder / "scan.json"]
     atomic_write_text(written[0], table.getvalue())
     atomic_write_text(written[1], _as_json(scan))

@@ -1,13 +1,12 @@
 """What turning trained heads does, over several seeds: reading against seeing, or gender against
 activity, whichever they were trained for.
 
-    clipalign train --task typographic --trainable head -o runs/head-0 --seed 0
-    clipalign train --task gender -o runs/gender-0 --seed 0
-    python examples/study/over_t.py runs/head-0 --scan=-1:1:0.1 -o studies/figures
-    python examples/study/over_t.py runs/gender-0 --scan=0:1.2:0.05 -o studies/figures
+    clipalign train --task gender --seed 0 -o runs/gender-0
+    clipalign train --task gender --seed 1 -o runs/gender-1
+    python examples/study/over_t.py runs/gender-0 runs/gender-1 --scan=0:1.2:0.05 -o studies/figures
 
-Each run is scanned as `clipalign transform --scan` does it; several runs give mean ± standard
-deviation. Writes Markdown, and SVG of curves.
+Each run is scanned as `clipalign transform --scan` does it; of several runs the mean is shown.
+Writes Markdown, and SVG of curves.
 """
 
 from __future__ import annotations
@@ -20,64 +19,80 @@ from pathlib import Path
 
 import numpy as np
 
+from clipalign.evals.curves import Curve
+from clipalign.training.rundir import RunDirectory
 from clipalign.transforms.scan_values import parse_scan
 from clipalign.transforms.transform import scan
 
-Curves = dict[str, list[list[float]]]
-"""Name → one curve a run, one value a t."""
+Curves = dict[str, list[Curve]]
+"""What it is of → one curve a run."""
 
 
 def scanned(runs: Sequence[Path], ts: Sequence[float], split: str) -> tuple[Curves, str]:
     """The curves of a scan that are shares, run by run, and what they are of."""
     curves: Curves = {}
-    title = ""
+    about = ""
     for path in runs:
         found = scan(path, ts, split=split)
-        title = found.title
+        about = f"{found.title} in {found.groups} independent groups (drawings)"
         for panel in found.panels():
-            for name, values in panel.curves.items() if panel.percent else ():
-                if None not in values:
-                    key = (
-                        f"{name}, {panel.title.removeprefix('% ')}" if panel.title != "%" else name
-                    )
-                    curves.setdefault(key, []).append([float(v) for v in values if v is not None])
-    return curves, title
+            for name, curve in panel.sampled.items() if panel.percent else ():
+                of = f"{name}, {panel.among}" if panel.among else name
+                curves.setdefault(of, []).append(curve)
+    return curves, about
 
 
-def table(curves: Curves, ts: Sequence[float], about: str, command: str) -> str:
-    """Markdown: percent, mean over runs ± standard deviation."""
-    runs = len(next(iter(curves.values())))
-    spread = "; mean ± standard deviation over runs" if runs > 1 else ""
-    of = f"{runs} runs of different seeds" if runs > 1 else "one run"
-    lines = [f"{about}; {of}{spread}; percent. Made by `{command}`.", ""]
-    lines += ["| t | " + " | ".join(curves) + " |", "|-" * (len(curves) + 1) + "|"]
+def table(curves: Curves, ts: Sequence[float], about: str, seeds: str, command: str) -> str:
+    """Markdown: percent, mean over runs ± standard deviation, with the interval of the mean."""
+    several = len(next(iter(curves.values()))) > 1
+    spread = "mean ± sample standard deviation over seeds; " if several else ""
+    lines = [
+        f"{about}; {seeds}; percent; {spread}in brackets a 95 % bootstrap interval over images "
+        f"(those of one drawing are drawn together) with these seeds given. Made by `{command}`.",
+        "",
+        "| t | " + " | ".join(curves) + " |",
+        "|-" * (len(curves) + 1) + "|",
+    ]
+    means = {name: Curve.mean(each) for name, each in curves.items()}
+    intervals = {name: curve.intervals() for name, curve in means.items()}
     for i, t in enumerate(ts):
         cells = []
-        for each in curves.values():
-            values = 100 * np.array([curve[i] for curve in each])
-            spread = f" ± {values.std(ddof=1):.1f}" if runs > 1 else ""
-            cells.append(f"{values.mean():.1f}{spread}")
+        for name, each in curves.items():
+            cell = f"{100 * means[name].values[i]:.1f}"
+            if several:
+                cell += f" ± {100 * np.std([curve.values[i] for curve in each], ddof=1):.1f}"
+            sure = intervals[name][i]
+            cells.append(
+                cell if sure is None else f"{cell} [{100 * sure.low:.1f}, {100 * sure.high:.1f}]"
+            )
         lines.append(f"| {t:g} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def plot(curves: Curves, ts: Sequence[float], about: str, path: Path) -> None:
-    """Mean over runs, shaded from the lowest to the highest run."""
+def plot(curves: Curves, ts: Sequence[float], about: str, seeds: str, path: Path) -> None:
+    """Each run as a thin line, their mean, and its interval over images shaded."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    figure = Figure(figsize=(6.5, 4.4), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.subplots()
     for (name, each), colour in zip(
         curves.items(), ("#0072b2", "#d55e00", "#009e73", "#666666"), strict=False
     ):
-        values = 100 * np.array(each)
-        axes.plot(ts, values.mean(axis=0), color=colour, label=name)
-        axes.fill_between(ts, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2)
-    runs = len(next(iter(curves.values())))
-    axes.set(xlabel="t", ylabel="%", ylim=(-3, 103), title=f"{about}; {runs} run(s)")
+        mean = Curve.mean(each)
+        ends = [
+            (100 * value, 100 * value) if sure is None else (100 * sure.low, 100 * sure.high)
+            for value, sure in zip(mean.values, mean.intervals(), strict=True)
+        ]
+        axes.fill_between(ts, *zip(*ends, strict=True), color=colour, alpha=0.15, linewidth=0)
+        axes.plot(ts, 100 * np.array(mean.values), color=colour, label=name)
+        for curve in each if len(each) > 1 else ():
+            axes.plot(ts, 100 * np.array(curve.values), color=colour, linewidth=0.5)
+    axes.set(xlabel="t", ylabel="%", ylim=(-3, 103))
+    shown = "mean; thin: each seed; " if len(each) > 1 else ""
+    axes.set_title(f"{about}\n{seeds}; {shown}shaded: 95 % interval over images", fontsize="small")
     axes.legend(frameon=False, fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)
     with matplotlib.rc_context({"svg.hashsalt": "clipalign", "svg.fonttype": "none"}):
@@ -93,12 +108,16 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     ts = parse_scan(arguments.scan)
+    of = [RunDirectory.open(run)[1].seed for run in arguments.runs]
+    seeds = f"{len(of)} seed{'s' if len(of) > 1 else ''} ({', '.join(map(str, of))})"
     curves, about = scanned(arguments.runs, ts, arguments.split)
     command = shlex.join(["python", "examples/study/over_t.py", *sys.argv[1:]])
-    text = table(curves, ts, about, command)
-    stem = arguments.output / f"{arguments.runs[0].name}-over-t"
-    plot(curves, ts, about, stem.with_suffix(".svg"))
-    stem.with_suffix(".md").write_text(text, encoding="utf-8")
+    text = table(curves, ts, about, seeds, command)
+    first = arguments.runs[0].name
+    stem = first.rstrip("-0123456789") if len(arguments.runs) > 1 else first
+    path = arguments.output / f"{stem or first}-over-t"
+    plot(curves, ts, about, seeds, path.with_suffix(".svg"))
+    path.with_suffix(".md").write_text(text, encoding="utf-8")
     print(text, end="")
 
 

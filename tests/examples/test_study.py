@@ -13,6 +13,7 @@ import pytest
 from clipalign.cli.app import run as run_command
 from clipalign.comparison.compare import write_recipe
 from clipalign.comparison.plan import make_plan
+from clipalign.evals.curves import Curve, Point
 
 STUDY = Path(__file__).parents[2] / "examples" / "study"
 RECIPES = sorted(STUDY.glob("*.yaml"))
@@ -117,7 +118,18 @@ def test_results_are_collected_with_what_a_reader_must_know(study, tmp_path):
 
 def test_curves_over_t_as_a_table_by_hand():
     module = script("over_t")
-    curves = {"OD": [[0.5, 0.6], [0.7, 0.6]], "OCR": [[0.1, 0.2], [0.1, 0.2]]}
-    text = module.table(curves, [0.0, 1.0], "9 images", "python over_t.py")
-    assert "| 0 | 60.0 ± 14.1 | 10.0 ± 0.0 |" in text
-    assert "| 1 | 60.0 ± 0.0 | 20.0 ± 0.0 |" in text
+
+    def curve(*values):
+        """Of 50 groups, every second resample 0.1 more or less."""
+        around = np.tile([-0.1, 0.1], 100)
+        return Curve(tuple(Point(value, value + around) for value in values), 50)
+
+    curves = {"OD": [curve(0.5, 0.6), curve(0.7, 0.6)], "OCR": [curve(0.1, 0.2)] * 2}
+    text = module.table(curves, [0.0, 1.0], "9 images", "2 seeds (0, 1)", "python over_t.py")
+    assert text.startswith("9 images; 2 seeds (0, 1); percent; mean ± sample standard deviation")
+    assert "Made by `python over_t.py`." in text
+    assert "| 0 | 60.0 ± 14.1 [50.0, 70.0] | 10.0 ± 0.0 [0.0, 20.0] |" in text
+    assert "| 1 | 60.0 ± 0.0 [50.0, 70.0] | 20.0 ± 0.0 [10.0, 30.0] |" in text
+    one = module.table({"OD": curves["OD"][:1]}, [0.0, 1.0], "9 images", "1 seed (0)", "x")
+    assert "| 0 | 50.0 [40.0, 60.0] |" in one
+    assert "standard deviation" not in one

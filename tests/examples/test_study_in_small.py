@@ -76,10 +76,11 @@ def test_the_page_runs_and_its_results_are_gathered(tmp_path: Path) -> None:
     index = (tmp_path / "results" / "README.md").read_text()
     links = set(re.findall(r"\]\((.*?)\)", index))
     assert "7 of 7" in index
-    assert {"beta/README.md", "beta/kl-per-image.svg", "figures/head-0-over-t.svg"} <= links
-    assert {"figures/gender-0-over-t.md", "figures/police.txt"} <= links
+    assert {"beta/README.md", "beta/kl-per-image.svg", "figures/head-over-t.svg"} <= links
+    assert {"figures/gender-over-t.md", "figures/police.txt"} <= links
     table = (tmp_path / "results" / "beta" / "README.md").read_text()
     assert "2 seeds (0, 1)" in table
     assert "Made by `clipalign compare examples/study/beta.yaml -o studies/beta`" in table
-    turned = (tmp_path / "results" / "figures" / "head-0-over-t.md").read_text()
-    assert "Made by `python examples/study/over_t.py runs/head-0" in turned
+    turned = (tmp_path / "results" / "figures" / "head-over-t.md").read_text()
+    assert "Made by `python examples/study/over_t.py runs/head-0 runs/head-1" in turned
+    assert "3 seeds (0, 1, 2)" in turned

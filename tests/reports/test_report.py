@@ -269,9 +269,21 @@ def test_a_scan_is_curves_over_t(tmp_path):
     assert "The top 10" not in page.text  # it was not measured
     for words in ("40 images", "5 values from 0 to 1", "young, old"):  # where it comes from
         assert words in page.text
-    (tmp_path / "age-scan" / "scan.json").write_text('{"rows": []}')
-    with pytest.raises(DataError, match="is not a scan"):
-        report(tmp_path / "age-scan")
+    assert "shaded" not in page.text  # it has no intervals
+    scan["intervals"] = {"concept_accuracy": [[0.7, 1.0], *[[0.5, 0.9]] * 3, None]}
+    (tmp_path / "age-scan" / "scan.json").write_text(json.dumps(scan))
+    page = Page(report(tmp_path / "age-scan", output=tmp_path / "scan.html").path)
+    assert "40 images; shaded: 95 % interval over images" in page.text
+    for broken in (
+        {"rows": []},
+        scan | {"intervals": [1]},
+        scan | {"intervals": {"concept_accuracy": [[0.1, 0.2]]}},
+        scan | {"intervals": {"concept_accuracy": [["<b>", 0.2]] * 5}},
+        scan | {"intervals": {"concept_accuracy": [[0.2]] * 5}},
+    ):
+        (tmp_path / "age-scan" / "scan.json").write_text(json.dumps(broken))
+        with pytest.raises(DataError, match="is not a scan"):
+            report(tmp_path / "age-scan")
 
 
 def test_a_scan_of_written_words_is_reading_against_looking(world, tmp_path):

@@ -13,6 +13,7 @@ from clipalign.errors import UsageError
 from clipalign.transforms.scan import scan_powers
 from clipalign.transforms.scan_files import write_scan
 from clipalign.transforms.scan_values import parse_scan
+from clipalign.transforms.scanned import how_sure
 from clipalign.transforms.spectrum import Powers
 
 
@@ -61,6 +62,27 @@ def test_flips_and_divergence_grow_away_from_0(scanned):
     assert forward[-1].flip_rate > 0.5  # this map flips the concept
 
 
+def test_every_share_has_an_interval_around_it_but_what_is_so_by_definition(scanned):
+    assert set(scanned.intervals) == {
+        "concept_accuracy", "activity_accuracy", "flip_rate", "top_k_share", "top_k_bias", "kl",
+    }  # fmt: skip
+    for name, intervals in scanned.intervals.items():
+        for row, sure in zip(scanned.rows, intervals, strict=True):
+            if row.t == 0 and name in ("flip_rate", "kl"):
+                assert sure is None
+            else:
+                assert sure is not None, (name, row)
+                assert 0 <= sure.low <= getattr(row, name) <= sure.high
+    assert "reach at most ±" in how_sure(scanned)
+    assert "(gender accuracy)" in how_sure(scanned)
+
+
+def test_the_searches_may_be_some_of_the_captions(features, linear):
+    powers = Powers(features, linear)
+    scanned = scan_powers(powers, [1.0], k=8, searches=[1])
+    assert scanned.rows[0].top_k_share == pytest.approx(powers.at(1.0).composition(8)[1, 0])
+
+
 def test_composition_and_its_bias_come_from_the_top_k(scanned, features, linear):
     row = scanned.rows[-1]
     shares = Powers(features, linear).at(row.t).composition(8)
@@ -83,8 +105,11 @@ def test_the_files_say_the_same(scanned, tmp_path):
     with files[0].open(newline="") as file:
         table = list(csv.DictReader(file))
     assert len(table) == len(document["rows"]) == 9
-    for line, row in zip(table, document["rows"], strict=True):
-        assert {key: float(value) for key, value in line.items()} == row
+    for i, (line, row) in enumerate(zip(table, document["rows"], strict=True)):
+        assert {key: float(line[key]) for key in row} == row
+        for name, each in document["intervals"].items():
+            written = [line[f"{name}_low"], line[f"{name}_high"]]
+            assert written == (["", ""] if each[i] is None else list(map(str, each[i])))
     assert files[2].read_bytes().startswith(b"\x89PNG")
 
 

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from clipalign.comparison.summary import Column, Panel, TableRow
-from clipalign.comparison.tables import panel_title
+from clipalign.comparison.tables import panel_seeds, panel_title
 from clipalign.files import atomic_write_bytes
 from clipalign.reports.words import label
 
@@ -59,8 +59,8 @@ def plot_front(panel: Panel, stem: Path) -> list[Path]:
     handles, labels = plots[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize="small")
     figure.suptitle(
-        f"{panel_title(panel)}\n"
-        f"filled: on the front of all {len(others) + 1} axes; bars: intervals",
+        f"{panel_title(panel)}\n{panel_seeds(panel)}; "
+        f"filled: on the front of all {len(others) + 1} axes; bars: 95 % intervals",
         fontsize="small",
     )
     return [_save(figure, stem, ".png"), _save(figure, stem, ".svg")]

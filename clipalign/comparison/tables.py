@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from clipalign.comparison.summary import Column, Entry, Panel, Summary, TableRow
@@ -14,7 +14,9 @@ __all__ = [
     "Align",
     "difference_cells",
     "markdown",
+    "panel_seeds",
     "panel_title",
+    "seeds_in_words",
     "table_cells",
     "terminal",
     "test_cells",
@@ -33,6 +35,19 @@ def panel_title(panel: Panel) -> str:
         f"{panel.evaluation}{of} on {panel.dataset}, split {panel.split}: {panel.n:,} images; "
         f"from {panel.model}"
     )
+
+
+def seeds_in_words(seeds: Iterable[int | None]) -> str:
+    """Which seeds there are: "3 seeds (0, 1, 2)", each once; None counts for none."""
+    known = sorted({seed for seed in seeds if seed is not None})
+    if not known:
+        return "no seed"
+    return f"{len(known)} seed{'s'[: len(known) > 1]} ({', '.join(map(str, known))})"
+
+
+def panel_seeds(panel: Panel) -> str:
+    """The seeds of all methods of a table, in words."""
+    return seeds_in_words(seed for row in panel.rows for seed in row.seeds)
 
 
 def table_cells(panel: Panel) -> tuple[list[str], list[list[str]]]:

@@ -19,7 +19,7 @@ from types import ModuleType
 from clipalign.comparison.compare import report
 from clipalign.comparison.plan import RECIPE, make_plan
 from clipalign.comparison.summary import Panel, Summary
-from clipalign.comparison.tables import notes
+from clipalign.comparison.tables import notes, panel_seeds
 
 HERE = Path(__file__).parent
 LARGEST = 200_000  # bytes of a picture that is kept
@@ -81,14 +81,9 @@ def captioned(text: str, summary: Summary, command: str) -> str:
 
 def caption(panel: Panel, command: str) -> str:
     """The command, n, the seeds, and what the brackets hold."""
-    seeds = sorted({s for row in panel.rows for s in row.seeds if s is not None})
-    counted = (
-        f"{len(seeds)} seed{'s'[: len(seeds) > 1]} ({', '.join(map(str, seeds))})"
-        if seeds
-        else "no seed"
-    )
     said = [note for note in notes(panel) if not note.startswith("Warning")]
-    return f"Made by `{command}`. n = {panel.n:,} images; {counted}. {' '.join(said)}".rstrip()
+    counted = f"n = {panel.n:,} images; {panel_seeds(panel)}."
+    return " ".join([f"Made by `{command}`.", counted, *said])
 
 
 def _warn_of_unfinished(study: Path, summary: Summary) -> None:

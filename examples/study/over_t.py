@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from clipalign.comparison.tables import seeds_in_words
 from clipalign.evals.curves import Curve
 from clipalign.training.rundir import RunDirectory
 from clipalign.transforms.scan_values import parse_scan
@@ -108,8 +109,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     ts = parse_scan(arguments.scan)
-    of = [RunDirectory.open(run)[1].seed for run in arguments.runs]
-    seeds = f"{len(of)} seed{'s' if len(of) > 1 else ''} ({', '.join(map(str, of))})"
+    seeds = seeds_in_words(RunDirectory.open(run)[1].seed for run in arguments.runs)
     curves, about = scanned(arguments.runs, ts, arguments.split)
     command = shlex.join(["python", "examples/study/over_t.py", *sys.argv[1:]])
     text = table(curves, ts, about, seeds, command)

@@ -73,15 +73,19 @@ def test_the_page_names_scripts_that_exist():
 def test_kl_per_image_gives_quantiles_by_method(tmp_path):
     module = script("kl_per_image")
     kl = {"kto": [np.arange(101.0), np.arange(101.0)], "reference": [np.zeros(101)]}
-    text = module.table(kl, [f"drawing {i}" for i in range(101)], Path("studies/beta"))
-    assert "each of 101 clean images" in text
+    groups = [f"drawing {i}" for i in range(101)]
+    text = module.table(kl, groups, "2 seeds (0, 1)", Path("studies/beta"))
+    assert "each of 101 clean images, in nats; 2 seeds (0, 1)." in text
     assert "`python examples/study/kl_per_image.py studies/beta`" in text
     row = re.search(
         r"\| kto \| 2 \| 50.0000 \[(.*?), (.*?)\] \| 10.0000 \| 25.0000 \| 50.0000", text
     )
     assert 40 < float(row[1]) < 50 < float(row[2]) < 60
     pytest.importorskip("matplotlib")
-    module.plot(kl, tmp_path / "kl.svg")
+    module.plot(kl, groups, "2 seeds (0, 1)", tmp_path / "kl.svg")
+    drawn = (tmp_path / "kl.svg").read_text()
+    assert "101 clean images; 2 seeds (0, 1)" in drawn
+    assert "95 % interval over drawings" in drawn
     assert "kto" in (tmp_path / "kl.svg").read_text()
 
 

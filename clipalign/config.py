@@ -150,8 +150,8 @@ class RunConfig(_Tree):
     )
     data: Path | None = Field(
         None,
-        description="A prepared preference set, or a table of judgements for the task preferences; "
-        "null to prepare one from task and dataset.",
+        description="A prepared preference set, whose task is taken where none is named, or a "
+        "table of judgements for the task preferences; null to prepare one from task and dataset.",
     )
     objective: tuple[TermEntry, ...] | None = Field(
         None,
@@ -341,6 +341,7 @@ def build_config(
         ModelError: the model spec alone is wrong.
     """
     problems = list(problems)
+    tree = {**_task_of_set(tree), **tree}
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
@@ -358,6 +359,18 @@ def build_config(
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise ConfigError(f"There is something wrong in {source}:\n{lines}")
     return config
+
+
+def _task_of_set(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The task that a prepared set was made for, where the tree names the set and no task."""
+    data = tree.get("data")
+    if "task" in tree or not data or not isinstance(data, str):
+        return {}
+    try:
+        made = read_yaml_mapping(Path(data) / "manifest.yaml").get("task")
+    except ConfigError:  # a table, or what opening the set says more of
+        return {}
+    return {"task": made} if made in registry("tasks").names() else {}
 
 
 def _assign(tree: dict[str, Any], key: str, value: Any, source: str) -> list[str]:

@@ -28,7 +28,9 @@ def option_rows(target: Any) -> list[dict[str, Any]]:
         {
             "name": name,
             "type": type_words(field.annotation),
-            "default": "required" if field.is_required() else field.get_default(),
+            "default": (
+                "required" if field.is_required() else field.get_default(call_default_factory=True)
+            ),
             "description": field.description or "",
         }
         for name, field in (model.model_fields if model else {}).items()

@@ -100,10 +100,14 @@ def _plain_tensors(
                 f"The weights to export do not fit {model.name}: {name} is {list(tensor.shape)}, "
                 f"and the model has {list(own[name].shape) if name in own else 'no such tensor'}."
             )
-        plain = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None)
+        # a temperature or a bias is one number, and half of its digits would move every logit
+        precision = torch.float32 if tensor.numel() == 1 else dtype
+        plain = tensor.detach().to("cpu", precision if tensor.is_floating_point() else None)
         plain = plain.contiguous()
         if plain.is_floating_point() and not plain.isfinite().all():
-            raise ModelError(f"{name} holds values that are not finite in {dtype}: not exported.")
+            raise ModelError(
+                f"{name} holds values that are not finite in {plain.dtype}: not exported."
+            )
         storage = plain.untyped_storage().data_ptr()
         tensors[name] = plain.clone() if storage in seen else plain
         seen.add(storage)

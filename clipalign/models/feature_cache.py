@@ -26,7 +26,7 @@ from torch import Tensor
 
 from clipalign.cache import cache_dir, entry_header
 from clipalign.errors import StorageError
-from clipalign.files import atomic_writer, canonical_json, reserve
+from clipalign.files import atomic_writer, canonical_json, reserve, sha256_bytes
 from clipalign.models.loaded import LoadedModel
 from clipalign.progress import Reporter
 
@@ -42,7 +42,7 @@ __all__ = [
 
 _DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 _DIGEST = 32  # bytes of a sha256
-_PROBED = 4  # texts whose tokens are part of an entry's name
+_PROBED = 4096  # texts at most whose tokens are part of an entry's name
 _FORMAT = 1  # of what is stored; a change makes old entries misses
 
 
@@ -193,9 +193,9 @@ def text_features(model: LoadedModel, texts: Sequence[str], *, use_cache: bool =
     """
     if not use_cache or not texts:
         return model.encode_text(texts)
-    # tokens of a few, for a tokeniser lies in files of its own
-    probe = model.tokenize(texts[:_PROBED], truncate=True).tolist()
-    path = feature_path(model, "texts", [*texts, probe])
+    # tokens too, for a tokeniser lies in files of its own
+    tokens = model.tokenize(texts[:_PROBED], truncate=True)
+    path = feature_path(model, "texts", [*texts, sha256_bytes(tokens.cpu().numpy().tobytes())])
     features = read_features(path, len(texts), model.embed_dim)
     if features is None:
         features = model.encode_text(texts)

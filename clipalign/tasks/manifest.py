@@ -78,6 +78,11 @@ class Manifest(BaseModel):
         content = self._tree(exclude={"content_sha256"})
         return self.model_copy(update={"content_sha256": sha256_bytes(canonical_json(content))})
 
+    def same_preferences(self, other: Manifest) -> bool:
+        """Whether a training on either takes the same steps, whoever made it and when."""
+        decide = ("candidates", "scope", "regulariser_candidates", "files")
+        return all(getattr(self, name) == getattr(other, name) for name in decide)
+
     def dump(self) -> str:
         """As YAML."""
         return yaml.safe_dump(self._tree(), allow_unicode=False, sort_keys=False, width=100)

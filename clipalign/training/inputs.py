@@ -38,6 +38,10 @@ from clipalign.training.streams import Pixels, Stream, build_stream, decode_pixe
 
 __all__ = ["InputLoader"]
 
+BATCH = 64
+"""Images that go through a frozen tower at once, whatever is trained on in a step: the last bits of
+a feature may depend on it, and an entry of the cache serves runs of any batch size."""
+
 
 @dataclass
 class InputLoader:
@@ -46,7 +50,6 @@ class InputLoader:
     Args:
         part: what trains; its model is still the reference.
         preferences: the set.
-        batch_size: images that go through the tower at once.
         workers: threads that decode; 0 for two.
         cache_trunk: whether last:K starts from cached activations.
         say: hears what is being done.
@@ -55,7 +58,6 @@ class InputLoader:
 
     part: TrainablePart
     preferences: PreferenceSet
-    batch_size: int
     workers: int
     cache_trunk: bool
     say: Reporter
@@ -88,7 +90,10 @@ class InputLoader:
         return trunk
 
     def _uncached(self, why: str) -> None:
-        self.say.note(f"The frozen blocks are computed at every step: {why}. The result is equal.")
+        self.say.note(
+            f"The frozen blocks are computed at every step: {why}. The result is equal, but for "
+            "rounding."
+        )
 
     def _split(self, split: str, trunk: Trunk | None) -> Data:
         model = self.part.model
@@ -164,9 +169,7 @@ class InputLoader:
             places = self._places(open_entries, paths, shapes, outputs, split)
             filled = [Output(o.shape, o.dtype, p) for o, p in zip(outputs, places, strict=True)]
             with self.say.progress(f"Reference features of {split} images", n) as bar:
-                compute(
-                    tower, filled, pixels, model.device, self.batch_size, bar.advance, self.world
-                )
+                compute(tower, filled, pixels, model.device, BATCH, bar.advance, self.world)
         self.world.wait()
         found = [open_entry(path, check=False) for path in paths]
         # where the cache could not be written, one process alone has them in memory

@@ -224,6 +224,22 @@ class RunDirectory:
         text = json.dumps(environment, indent=2, sort_keys=True) + "\n"
         atomic_write_bytes(self.path / "environment.json", text.encode())
 
+    def environment(self) -> dict[str, Any]:
+        """What environment.json says; empty where there is none.
+
+        Raises:
+            RunError: it was changed.
+        """
+        path = self.path / "environment.json"
+        if not path.is_file():
+            return {}
+        self.check(path)
+        try:
+            with storage_errors(path):
+                return dict(parse_json(path.read_bytes()))
+        except (TypeError, ValueError) as error:
+            raise RunError(f"{path} is not what a run writes: {error}.") from None
+
     def metrics_sha256(self) -> str | None:
         """Of the log of steps as it stands; None where there is none."""
         return sha256_file(self.metrics) if self.metrics.is_file() else None

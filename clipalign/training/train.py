@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from clipalign._version import __version__
 from clipalign.build import regulariser
 from clipalign.config import RunConfig, load_config
-from clipalign.errors import Interrupted, UsageError
+from clipalign.errors import Interrupted, RunError, UsageError
 from clipalign.evals.card import run_card
 from clipalign.files import append_jsonl, atomic_write_text
 from clipalign.models.acceleration import accelerate
@@ -30,6 +31,7 @@ from clipalign.models.trainable import apply_trainable, parse_trainable
 from clipalign.plugins import call_hook
 from clipalign.progress import Bar, Reporter, Silent
 from clipalign.seeding import seeded
+from clipalign.tasks.manifest import read_manifest
 from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.tasks.prepare import made, plan_of
 from clipalign.training.averaging import build_average
@@ -219,8 +221,8 @@ class _Session:
             check_feedback(self.preferences, splits, config.method, needs)
         self.world.expect_same("preference set", self.preferences.content_sha256)
         loader = InputLoader(
-            self.part, self.preferences, 2 * config.train.batch_size, config.train.workers,
-            config.train.cache_trunk, self.say, self.world,
+            self.part, self.preferences, config.train.workers, config.train.cache_trunk, self.say,
+            self.world,
         )  # fmt: skip
         self.data, *validation = loader.load(splits)
         self.validation = validation[0] if validation else None
@@ -250,6 +252,7 @@ class _Session:
         self.world.expect_same("checkpoint", newest.name if newest else "none")
         log = None
         if newest is not None:
+            self._check_same(run)
             checkpoint = load_checkpoint(newest)
             log = checkpoint.plain.get("metrics_sha256")
             trainer.restore(checkpoint)
@@ -271,6 +274,34 @@ class _Session:
         call_hook("run_finished", run_dir=run.path, summary=result.document())
         self.trackers.finish(result.document())
         return result
+
+    def _check_same(self, run: RunDirectory) -> None:
+        """Refuse to go on with another model or other preferences than the run began with.
+
+        Raises:
+            RunError: what its configuration names is not what it was.
+        """
+        before, now = run.environment(), _environment(self.model, self.world)
+        instead = (
+            "Put it back as it was, or start a new run with the same configuration: clipalign "
+            f"train --config {shlex.quote(str(run.config))} -o NEW"
+        )
+        if before.get("model_sha256", self.model.sha256) != self.model.sha256:
+            raise RunError(
+                f"{self.config.model} is another model than the one this run began with: its "
+                f"weights or configuration were changed. {instead}"
+            )
+        if not read_manifest(run.path).same_preferences(self.preferences.manifest):
+            raise RunError(
+                f"{self.preferences.root} holds other preferences than those this run began with. "
+                f"{instead}"
+            )
+        for name in ("torch", "device", "threads"):
+            if before.get(name, now[name]) != now[name]:
+                self.say.note(
+                    f"This run began with {name} {before[name]}, and goes on with {now[name]}: "
+                    "its last bits may come out otherwise."
+                )
 
     def _finish(self, run: RunDirectory, trainer: Trainer) -> TrainResult:
         """Take the steps that are left, and export the model."""

@@ -11,8 +11,9 @@ import pytest
 
 from clipalign import __version__
 from clipalign.cli.app import run
-from clipalign.cli.plain_words import type_words, value_words
+from clipalign.cli.plain_words import option_rows, type_words, value_words
 from clipalign.plugins import registry
+from clipalign.tasks.concept import ConceptTask
 
 GOOD = """
 import clipalign
@@ -220,3 +221,8 @@ def test_a_command_from_a_package_runs_and_a_broken_one_harms_no_other(command, 
     limped = command("limp", env=make_package.env)
     assert limped.returncode == 4
     assert "The command 'limp' of clipalign-dance 1.0 cannot be loaded" in limped.stderr
+
+
+def test_a_default_that_is_made_anew_each_time_is_shown_as_it_is():
+    (row,) = [r for r in option_rows(ConceptTask) if r["name"] == "keep_options"]
+    assert row["default"] == {}

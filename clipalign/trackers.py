@@ -31,6 +31,8 @@ class Tracker:
     Its constructor imports what it needs and raises `clipalign.PluginError`, with how to install
     it, where that is missing. It may keep files of its own below the run directory.
 
+    One that raises KeyboardInterrupt in `log` stops the training as Ctrl-C does: it is saved.
+
     Class attributes:
         Options: pydantic model of the tracker's options; each field has a description.
     """

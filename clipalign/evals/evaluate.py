@@ -18,6 +18,7 @@ from clipalign.evals.heads import head_on
 from clipalign.evals.places import check_place, planned_path, result_path
 from clipalign.evals.results import SuiteResult, write_result
 from clipalign.evals.retention import with_retention
+from clipalign.evals.trained_on import trained_on
 from clipalign.models.load import default_device, load_model
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.spec import ModelSpec, parse_model_spec
@@ -25,7 +26,6 @@ from clipalign.options import component
 from clipalign.plain_yaml import read_yaml_mapping
 from clipalign.plugins import owner_of, registry
 from clipalign.progress import Reporter, Silent
-from clipalign.tasks.manifest import read_manifest
 from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.text import listed
 from clipalign.training.distributed import join
@@ -127,7 +127,7 @@ def evaluate(
             tested, reference, data, split, seed, batch_size, use_cache, say, options, head
         )
         result, rows = _outcome(suite, context)
-        if run and (known := _trained_on(run, result)):
+        if run and (known := trained_on(run, result, data)):
             result = result.model_copy(update={"warnings": [known, *result.warnings]})
         if retention:
             result = with_retention(result, context)
@@ -242,28 +242,6 @@ def _missing(dataset: str, options: Mapping[str, Any]) -> str | None:
     except DataError as error:
         return str(error)
     return None
-
-
-def _trained_on(run: Path, result: SuiteResult) -> str | None:
-    """What a reader must know of a result on the images that a run was trained on; else None.
-
-    A folder without splits is one split, `train`, and is measured whole.
-    """
-    try:
-        manifest = read_manifest(run)
-    except DataError:  # it lies in a run's place and is none
-        return None
-    data = result.dataset
-    same = manifest.dataset_fingerprint == data.fingerprint or (
-        # a task may put other images beside the dataset's own, which changes the fingerprint
-        (manifest.dataset, manifest.dataset_options) == (data.name, data.options)
-    )
-    if not same or data.split != "train" or "train" not in manifest.counts:
-        return None
-    return (
-        "The model was trained on these images: the numbers say how well it learnt them, and not "
-        "what it does with others. Keep some for a split of their own (folders train/ and test/)."
-    )
 
 
 def default_splits(dataset: Dataset) -> list[str]:

@@ -118,6 +118,18 @@ class PreferenceSet:
         data = _read_hashed(self.root, QUARANTINE, self.manifest.files[QUARANTINE])
         return [json.loads(line) for line in data.splitlines()]
 
+    def left_out(self, split: str) -> str | None:
+        """What of a split could not be used, in a sentence; None where all could."""
+        counts = self.manifest.counts[split]
+        if not counts.quarantined:
+            return None
+        first = next((row for row in self.quarantined() if row["split"] == split), None)
+        such = f", such as {first['file']} ({first['reason']})" if first else ""
+        return (
+            f"{counts.quarantined:,} of the {counts.images:,} images of the split {split} could "
+            f"not be used and are left out{such}. All are listed in {self.quarantine}."
+        )
+
     def read_image(self, path: Path) -> Image.Image:
         """Read one image of the set as upright RGB, and check that it is the one that was written.
 

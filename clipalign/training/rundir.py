@@ -43,6 +43,8 @@ from clipalign.files import (
 )
 from clipalign.models.spec import is_run
 
+_BEFORE_A_STEP = (".lock", "config.yaml", "environment.json", "manifest.yaml", SUMS)
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -142,6 +144,9 @@ class RunDirectory:
         run = cls(path, FileLock(path / ".lock"))
         run._acquire()
         check_vacant(path)  # by a process that was quicker
+        with storage_errors(path):
+            for left in (e for e in path.iterdir() if e.is_file() and e.name != ".lock"):
+                left.unlink()
         atomic_write_text(run.config, dump_config(config))
         run.seal()
         return run
@@ -274,14 +279,15 @@ class RunDirectory:
 
 
 def check_vacant(path: Path) -> None:
-    """Refuse a directory that holds anything but a lock and what a killed process left torn.
+    """Refuse a directory that holds anything but a lock, what a killed process left torn, and what
+    a run writes before its first step: one that failed there left nothing to go on with.
 
     Raises:
         RunError: it does, saying how to go on where it is a run; or it is a file.
     """
     if path.is_file():
         raise RunError(f"{path} is a file. Choose another --output.")
-    if not path.is_dir() or all(_is_torn(e) or e.name == ".lock" for e in path.iterdir()):
+    if not path.is_dir() or all(map(_is_nothing, path.iterdir())):
         return
     advice = f"go on with `clipalign train --resume {path}`, or c"
     raise RunError(
@@ -289,6 +295,17 @@ def check_vacant(path: Path) -> None:
         + (f"a run: {advice}hoose" if is_run(path) else "files: choose")
         + " another --output."
     )
+
+
+def _is_nothing(entry: Path) -> bool:
+    """Whether nothing is lost when a new run takes the place of a file or folder."""
+    if entry.is_symlink():
+        return False
+    if entry.is_dir():
+        return entry.name == "checkpoints" and not any(entry.iterdir())
+    if entry.name == "metrics.jsonl":
+        return entry.stat().st_size == 0
+    return entry.name in _BEFORE_A_STEP or _is_torn(entry)
 
 
 def _is_torn(entry: Path) -> bool:

@@ -50,6 +50,16 @@ class StopSignal:
         if self._stopped is not None and error is not None and not isinstance(error, Interrupted):
             raise Interrupted(str(self._stopped)) from None
 
+    def heed(self, stop: KeyboardInterrupt) -> None:
+        """Take one that a tracker or a hook raised for a first signal: save, then stop.
+
+        Raises:
+            KeyboardInterrupt: it is a signal's own, which goes on its way.
+        """
+        if stop is self._stopped:
+            raise stop
+        self.requested = True
+
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if interrupts.waits(number):
             return

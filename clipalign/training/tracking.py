@@ -18,7 +18,8 @@ from clipalign.trackers import Tracker
 class Trackers:
     """The trackers of one run, in the order of its configuration.
 
-    One that raises is reported by a `PluginWarning` that names it and hears no more of this run.
+    One that raises is reported by a `PluginWarning` that names it and hears no more of this run;
+    one that raises KeyboardInterrupt stops the training as Ctrl-C does.
 
     Args:
         entries: as the configuration has them.
@@ -55,7 +56,7 @@ class Trackers:
             mine = [dict(a) if isinstance(a, Mapping) else a for a in arguments]
             try:
                 getattr(tracker, what)(*mine)
-            except Interrupted:
+            except (Interrupted, KeyboardInterrupt):  # a person's, or a tracker's own wish to stop
                 raise
             except BaseException as error:
                 self._listening.remove(listener)

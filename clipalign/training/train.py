@@ -220,6 +220,8 @@ class _Session:
             self.preferences = made(planned, config.train.workers, self.say)
             check_feedback(self.preferences, splits, config.method, needs)
         self.world.expect_same("preference set", self.preferences.content_sha256)
+        for missing in filter(None, map(self.preferences.left_out, splits)):
+            self.say.note(f"Warning: {missing}")
         loader = InputLoader(
             self.part, self.preferences, config.train.workers, config.train.cache_trunk, self.say,
             self.world,
@@ -370,8 +372,11 @@ class _Callbacks:
         metrics = {k: v for k, v in metrics.items() if math.isfinite(v)}
         self.last = {**self.last, **metrics}
         append_jsonl(self.directory.metrics, {"step": step, **metrics})
-        call_hook("step_logged", run_dir=self.directory.path, step=step, metrics=dict(metrics))
-        self.trackers.log(step, metrics)
+        try:
+            call_hook("step_logged", run_dir=self.directory.path, step=step, metrics=dict(metrics))
+            self.trackers.log(step, metrics)
+        except KeyboardInterrupt as stop:
+            self.signal.heed(stop)
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
         log = {"metrics_sha256": self.directory.metrics_sha256()}

@@ -19,6 +19,7 @@ from clipalign.evals.results import read_result, read_rows
 from clipalign.models.export import export_model
 from clipalign.models.load import load_model
 from clipalign.tasks.prepare import prepare
+from tests.conftest import Notes
 
 FAST = {"typographic": {"resamples": 100, "styles": ["note"]}}
 
@@ -121,6 +122,55 @@ def test_images_that_the_model_was_trained_on_are_named_so(small_models, tmp_pat
     }
     assert "was trained on these images" in said["train"][0]
     assert not any("trained on" in warning for warning in said["test"])
+
+
+def test_judgements_are_known_to_be_of_the_images_of_another_table(small_models, tmp_path):
+    """Whoever trains on half of a folder's judgements and measures on its labels is told so."""
+    import clipalign
+
+    for number in range(4):
+        Image.new("RGB", (64, 64), (60 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    rows = [f"{n}.png,a photo of a dog.,a photo of a cat.\n" for n in (0, 1, 9)]
+    (tmp_path / "judged.csv").write_text("image,chosen,rejected\n" + "".join(rows))
+    labels = [f"{n}.png,{'dog' if n % 2 else 'cat'}\n" for n in range(4)]
+    (tmp_path / "labelled.csv").write_text("image,label\n" + "".join(labels))
+    (tmp_path / "others.csv").write_text("image,label\n" + "".join(labels[2:]))
+    notes = Notes()
+    trained = clipalign.train(
+        method="kto", model=f"local-dir:{small_models[0]}", task="preferences",
+        data=tmp_path / "judged.csv", trainable="head", output=tmp_path / "run",
+        train={"steps": 1, "batch_size": 2}, reporter=notes,
+    )  # fmt: skip
+    (left_out,) = [line for line in notes.lines if "left out" in line]
+    assert "1 of the 3 images of the split train could not be used" in left_out
+    assert "9.png" in left_out
+
+    def said(table):
+        found = evaluate(trained.run, dataset=tmp_path / table, suite_options=FAST)
+        return [line for line in found[0].warnings if "trained on" in line]
+
+    assert "trained on 2 of these images" in said("labelled.csv")[0]
+    assert said("others.csv") == []
+
+
+def test_other_images_in_memory_are_other_images(small_models, tmp_path):
+    import clipalign
+
+    def images(shade):
+        shown = [Image.new("RGB", (64, 64), (shade + n, 0, 0)) for n in range(4)]
+        return clipalign.ImageList(shown, ["cat", "dog"] * 2)
+
+    prepared = clipalign.prepare("typographic", images(0), tmp_path / "prefs")
+    trained = clipalign.train(
+        model=f"local-dir:{small_models[0]}", data=prepared, trainable="head",
+        output=tmp_path / "run", train={"steps": 1, "batch_size": 2},
+    )  # fmt: skip
+    same, other = (
+        evaluate(trained.run, dataset=images(shade), suite_options=FAST)[0].warnings
+        for shade in (0, 100)
+    )
+    assert any("trained on these images" in line for line in same)
+    assert not any("trained on" in line for line in other)
 
 
 def test_a_task_brings_its_suite_and_its_data(run, monkeypatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,37 @@ def test_a_tracker_hears_of_a_stop_and_of_the_resumption(
         ["finish", 3],
     ]
     assert diary(folder / "run")[3][2] == 1
+
+
+def test_a_tracker_may_stop_the_training_which_is_saved(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As early stopping by a rule of one's own does, or a notebook's own interrupt."""
+    import clipalign_diary_target as target
+
+    def log(self: object, step: int, metrics: object) -> None:
+        raise KeyboardInterrupt
+
+    keys = {"dataset": str(folder / "photos"), "trackers": ["diary"], **SETTINGS}
+    with monkeypatch.context() as patch:
+        patch.setattr(target.Diary, "log", log)
+        with pytest.raises(clipalign.Interrupted, match=r"Stopped after step 1 of 3; saved"):
+            clipalign.train(**keys, output=folder / "run")
+    assert clipalign.train(resume=folder / "run").steps == 3
+
+
+def test_a_signal_while_a_tracker_begins_is_not_taken_for_its_failure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import clipalign_diary_target as target
+
+    def start(self: object, run_dir: Path, config: object, step: int) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(target.Diary, "start", start)
+    keys = {"dataset": str(folder / "photos"), "trackers": ["diary"], **SETTINGS}
+    with pytest.raises(clipalign.Interrupted, match="SIGINT"):
+        clipalign.train(**keys, output=folder / "run")
 
 
 @pytest.mark.parametrize(

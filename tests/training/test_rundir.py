@@ -40,9 +40,31 @@ def test_an_output_that_holds_something_is_refused_and_untouched(tmp_path: Path)
 
 def test_an_output_that_holds_a_run_says_how_to_go_on(tmp_path: Path) -> None:
     config = RunConfig(output=tmp_path / "run")
-    RunDirectory.create(config)
+    run = RunDirectory.create(config)
+    append_jsonl(run.metrics, {"step": 1, "loss": 0.5})
+    with run.lock():
+        pass
     with pytest.raises(RunError, match="--resume"):
         RunDirectory.create(config)
+
+
+def test_a_run_that_failed_before_its_first_step_gives_way(tmp_path: Path) -> None:
+    """A mistake in its configuration is mended and the same command given again."""
+    wrong = RunDirectory.create(RunConfig(output=tmp_path / "run", seed=1))
+    with pytest.raises(RunError, match="in use"):  # while it goes on
+        RunDirectory.create(RunConfig(output=tmp_path / "run", seed=2))
+    wrong.write_environment({})
+    wrong.checkpoints.mkdir()
+    with wrong.lock():
+        pass
+    run = RunDirectory.create(RunConfig(output=tmp_path / "run", seed=2))
+    assert load_config(run.config).seed == 2
+    assert not (run.path / "environment.json").exists()
+    with run.lock():
+        pass
+    (run.path / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="already holds a run"):
+        RunDirectory.create(RunConfig(output=tmp_path / "run"))
 
 
 def test_a_run_in_use_is_refused(tmp_path: Path) -> None:

@@ -132,6 +132,8 @@ def run_started(run_dir: Path, config: RunConfig) -> None:
 def step_logged(run_dir: Path, step: int, metrics: Mapping[str, Any]) -> None:
     """A line has been written to `metrics.jsonl`.
 
+    A plugin that raises KeyboardInterrupt here stops the training as Ctrl-C does: it is saved.
+
     Args:
         run_dir: the run directory.
         step: optimiser steps done, from 1.

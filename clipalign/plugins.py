@@ -197,7 +197,7 @@ def call_hook(name: str, **arguments: Any) -> None:
     still called. Each gets its own copy of an argument that is a dict.
 
     Raises:
-        Interrupted: a signal arrived meanwhile.
+        Interrupted, KeyboardInterrupt: a signal arrived meanwhile, or a plugin wants an end.
     """
     if not hasattr(hookspecs, name):
         raise AttributeError(f"no hook {name!r} in clipalign.hookspecs")
@@ -205,7 +205,7 @@ def call_hook(name: str, **arguments: Any) -> None:
         mine = {k: dict(v) if isinstance(v, dict) else v for k, v in arguments.items()}
         try:
             getattr(manager.hook, name)(**mine)
-        except Interrupted:
+        except (Interrupted, KeyboardInterrupt):
             raise
         except BaseException as error:
             warnings.warn(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -50,15 +52,18 @@ class StopSignal:
         if self._stopped is not None and error is not None and not isinstance(error, Interrupted):
             raise Interrupted(str(self._stopped)) from None
 
-    def heed(self, stop: KeyboardInterrupt) -> None:
-        """Take one that a tracker or a hook raised for a first signal: save, then stop.
+    @contextmanager
+    def heeding(self) -> Iterator[None]:
+        """A KeyboardInterrupt that a tracker or a hook raises is a first signal: save, then stop.
 
-        Raises:
-            KeyboardInterrupt: it is a signal's own, which goes on its way.
+        A signal's own goes on its way.
         """
-        if stop is self._stopped:
-            raise stop
-        self.requested = True
+        try:
+            yield
+        except KeyboardInterrupt as stop:
+            if stop is self._stopped:
+                raise
+            self.requested = True
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if interrupts.waits(number):

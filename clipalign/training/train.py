@@ -372,17 +372,17 @@ class _Callbacks:
         metrics = {k: v for k, v in metrics.items() if math.isfinite(v)}
         self.last = {**self.last, **metrics}
         append_jsonl(self.directory.metrics, {"step": step, **metrics})
-        try:
+        with self.signal.heeding():
             call_hook("step_logged", run_dir=self.directory.path, step=step, metrics=dict(metrics))
             self.trackers.log(step, metrics)
-        except KeyboardInterrupt as stop:
-            self.signal.heed(stop)
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
         log = {"metrics_sha256": self.directory.metrics_sha256()}
         checkpoint = dataclasses.replace(checkpoint, plain={**checkpoint.plain, **log})
         path = save_checkpoint(self.directory.checkpoints, checkpoint)
-        call_hook("checkpoint_saved", run_dir=self.directory.path, path=path, step=checkpoint.step)
+        with self.signal.heeding():
+            run = self.directory.path
+            call_hook("checkpoint_saved", run_dir=run, path=path, step=checkpoint.step)
 
     def advanced(self, step: int, loss: float) -> None:
         self.bar.advance(1, loss=loss)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
+from clipalign.arguments import plain_arguments
 from clipalign.entries import Named, term
 from clipalign.errors import ConfigError, PluginError, UsageError
 from clipalign.objectives import Objective, PolicyBatch
@@ -21,6 +22,7 @@ T = TypeVar("T")
 M = TypeVar("M", bound=nn.Module)
 
 
+@plain_arguments
 def objective(name: str | Sequence[Named], /, **options: Any) -> Objective:
     """Build an objective, or a weighted sum of several.
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from filelock import FileLock, Timeout
 
+from clipalign.arguments import plain_arguments
 from clipalign.comparison.plan import RECIPE, Cell, Plan, make_plan
 from clipalign.comparison.recipe import Evaluation, Recipe, folder_name
 from clipalign.comparison.records import (
@@ -69,6 +70,7 @@ class CompareResult:
         }
 
 
+@plain_arguments
 def compare(
     recipe: Recipe | Path | str | Mapping[str, Any],
     *,

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from clipalign.arguments import check_whole, plain_arguments
 from clipalign.datasets.base import Dataset
 from clipalign.datasets.locate import load_dataset, locate_dataset, place_of
 from clipalign.errors import DataError, PluginError, RunError, UsageError, near_matches
@@ -37,6 +38,7 @@ REFERENCE = "reference"
 """What `against` is called for the model that a run started from."""
 
 
+@plain_arguments
 def evaluate(
     model: str | Path | LoadedModel = "emoji-tiny",
     *,
@@ -88,13 +90,15 @@ def evaluate(
         `result_path(output, result)`.
 
     Raises:
-        UsageError, ConfigError: an unknown name or option, or a result would be written over that
-            of other data.
+        UsageError, ConfigError: an unknown name or option, a number that cannot be, or a result
+            would be written over that of other data.
         DataError: the data cannot serve a suite.
         ModelError: a model cannot be used.
         RunError: there is no run whose reference could be taken.
         StorageError: the results cannot be written.
     """
+    check_whole("seed", seed, 0)
+    check_whole("batch_size", batch_size, 1, optional=True)
     world = join()
     say: Reporter = (reporter if world.first else None) or Silent()
     suites, splits = listed(suites), None if splits is None else listed(splits)

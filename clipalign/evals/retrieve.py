@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from clipalign.arguments import check_whole, plain_arguments
 from clipalign.datasets.base import Dataset, Example
 from clipalign.datasets.locate import load_dataset
 from clipalign.errors import UsageError, near_matches
@@ -94,6 +95,7 @@ class Retrieval:
         }
 
 
+@plain_arguments
 def retrieve(
     query: str,
     models: str | Path | LoadedModel | Sequence[str | Path | LoadedModel],
@@ -122,13 +124,14 @@ def retrieve(
         reporter: hears what is being done.
 
     Raises:
-        UsageError: an empty query, no model, or an unknown split or column.
+        UsageError: an empty query, no model, no image to bring up, or an unknown split or column.
         DataError: no image can be read.
         ModelError: a model cannot be used.
     """
     say: Reporter = reporter or Silent()
     if not query.strip():
         raise UsageError("The query is empty: say what to search for.")
+    check_whole("k", k, 1)
     if isinstance(models, str | Path | LoadedModel):
         models = [models]
     if not models:

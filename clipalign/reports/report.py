@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clipalign.arguments import check_whole, plain_arguments
 from clipalign.evals.results import SuiteResult
 from clipalign.files import atomic_write_text
 from clipalign.progress import Reporter, Silent
@@ -59,6 +60,7 @@ class ReportResult:
         }
 
 
+@plain_arguments
 def report(
     *paths: str | Path,
     output: str | Path | None = None,
@@ -91,11 +93,13 @@ def report(
         Where it is, and what is missing in it.
 
     Raises:
-        UsageError: a path is nothing to report on, or a package is not installed.
+        UsageError: a path is nothing to report on, a number cannot be, or a package is not
+            installed.
         DataError, ConfigError, RunError: something that is read is damaged.
         StorageError: it cannot be written.
     """
     say: Reporter = reporter or Silent()
+    check_whole("wall", wall, 0)
     ts = parse_scan(scan)
     sources = find_sources(paths)
     target = Path(output) if output is not None else _default_output(sources)

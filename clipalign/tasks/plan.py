@@ -67,13 +67,9 @@ class Plan:
         """Check everything that can be checked without reading an image.
 
         Raises:
-            UsageError: an unknown split, or a number that cannot be.
+            UsageError: an unknown split.
             DataError: the dataset cannot serve the task.
         """
-        numbers = (("limit", limit), ("max_side", max_side), ("shard_size", shard_rows))
-        for name, value in numbers:
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, not {value}.")
         dataset = source(task, dataset)
         chosen = _choose_splits(dataset, splits)
         candidates = _candidates(task, dataset, chosen)

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 from filelock import FileLock
 
+from clipalign.arguments import check_whole, plain_arguments
 from clipalign.cache import cache_dir
 from clipalign.config import RunConfig
 from clipalign.datasets.base import Dataset, last_change
@@ -31,6 +32,7 @@ __all__ = ["made", "plan_of", "preferences_of", "prepare", "prepare_part"]
 FORMATS = ("imagefolder", "webdataset")
 
 
+@plain_arguments
 def prepare(
     task: str | Task = "typographic",
     dataset: str | Path | Dataset | None = None,
@@ -79,12 +81,13 @@ def prepare(
         The set, opened and checked.
 
     Raises:
-        UsageError, ConfigError: an unknown name or option.
+        UsageError, ConfigError: an unknown name or option, or a number that cannot be.
         DataError: the dataset cannot serve the task, or none of its images can be used.
         RunError: something else stands at `output`.
         StorageError: the disk is full or not writable; nothing is left behind.
     """
     say: Reporter = reporter or Silent()
+    check_whole("workers", workers, 0)
     plan = _plan(
         task, dataset, task_options=task_options, dataset_options=dataset_options, splits=splits,
         seed=seed, limit=limit, max_side=max_side, format=format, shard_size=shard_size,
@@ -109,6 +112,7 @@ def made(plan: Plan, workers: int, say: Reporter, *, overwrite: bool = False) ->
         return _made(target, plan, workers, say, cached=True, overwrite=overwrite)
 
 
+@plain_arguments
 def prepare_part(
     shard: str | Shard,
     task: str | Task,
@@ -144,6 +148,7 @@ def prepare_part(
         UsageError: there is no such part; and whatever `prepare` raises.
     """
     say: Reporter = reporter or Silent()
+    check_whole("workers", workers, 0)
     shard = parse_shard(shard) if isinstance(shard, str) else shard
     plan = _plan(task, dataset, **arguments)
     target = Path(os.path.realpath(output))
@@ -173,6 +178,10 @@ def _plan(
     shard_size: int = 1000,
 ) -> Plan:
     """Build the task and its dataset, and check what can be checked."""
+    check_whole("seed", seed, 0)
+    check_whole("limit", limit, 1, optional=True)
+    check_whole("max_side", max_side, 1, optional=True)
+    check_whole("shard_size", shard_size, 1)
     if format not in FORMATS:
         raise UsageError(f"There is no format {format!r}.{near_matches(format, FORMATS)}")
     facts = registry("tasks").entry(task).metadata if isinstance(task, str) else {}

@@ -68,8 +68,6 @@ class Workers:
     """Processes that work on a recipe; with 0 of them this process does it."""
 
     def __init__(self, recipe: Recipe, count: int) -> None:
-        if count < 0:
-            raise UsageError(f"The number of workers must be 0 or more, not {count}.")
         self._recipe, self._count = recipe, count
         self._pool: Processes | None = None
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from clipalign._version import __version__
+from clipalign.arguments import plain_arguments
 from clipalign.build import regulariser
 from clipalign.config import RunConfig, load_config
 from clipalign.errors import Interrupted, RunError, UsageError
@@ -93,6 +94,7 @@ class TrainResult:
         return dataclasses.asdict(self) | paths | {"trainable": parts}
 
 
+@plain_arguments
 def train(
     config: RunConfig | str | Path | None = None,
     *,

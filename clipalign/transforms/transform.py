@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from clipalign._version import __version__
+from clipalign.arguments import check_whole, plain_arguments
 from clipalign.errors import ModelError, PluginError, UsageError
 from clipalign.evals.card import refresh_card
 from clipalign.models.export import export_model
@@ -67,6 +69,7 @@ class TransformResult:
         }
 
 
+@plain_arguments
 def transform(
     run: str | Path | FitContext,
     *,
@@ -165,6 +168,7 @@ def transform(
     return TransformResult(method, context.path, target, open_clip_line(target), fitted)
 
 
+@plain_arguments
 def scan(
     run: str | Path | FitContext,
     ts: str | Sequence[float],
@@ -202,13 +206,18 @@ def scan(
         reporter: hears what is being done.
 
     Raises:
-        UsageError: the scan is empty, or the run has no linear map or no concept.
+        UsageError: the scan is empty, a number cannot be, or the run has no linear map or no
+            concept.
         DataError, ModelError, StorageError: see `transform`.
     """
     say: Reporter = reporter or Silent()
-    values = parse_scan(ts) if isinstance(ts, str) else [float(t) for t in ts]
-    if not values:
-        raise UsageError("The scan holds no value of t.")
+    try:
+        values = parse_scan(ts) if isinstance(ts, str) else [float(t) for t in ts]
+    except (TypeError, ValueError):
+        raise UsageError(f"ts must be numbers, or A:B:STEP as text, not {ts!r:.60}.") from None
+    if not values or not all(map(math.isfinite, values)):
+        raise UsageError("The scan needs values of t, one at least, and all of them finite.")
+    check_whole("k", k, 1)
     context = open_context(
         run,
         task=task,

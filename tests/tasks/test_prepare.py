@@ -185,7 +185,7 @@ def test_unknown_names_and_options_are_told_with_near_ones(photos, tmp_path):
     for name in ("limit", "max_side"):
         with pytest.raises(UsageError, match=f"{name} must be at least 1"):
             prepare("typographic", photos, tmp_path / "out", **{name: 0})
-    with pytest.raises(UsageError, match="workers must be 0 or more"):
+    with pytest.raises(UsageError, match="workers must be at least 0"):
         prepare("typographic", photos, tmp_path / "out", workers=-1)
 
 

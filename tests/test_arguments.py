@@ -1,0 +1,95 @@
+"""What a notebook calls with: numbers of numpy and torch, and what is refused before any work."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import clipalign
+from clipalign.arguments import plain
+from clipalign.errors import UsageError
+
+TEXTS = ("an apple", "a pear")
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)) for _ in range(8)]
+
+
+@pytest.fixture
+def photos(images):
+    return clipalign.ImageList(images, list(TEXTS) * 4)
+
+
+@pytest.fixture(scope="module")
+def prefs(images, module_cache):
+    one, other = list(TEXTS) * 4, list(reversed(TEXTS)) * 4
+    judged = clipalign.ImageList(images, columns={"chosen": one, "rejected": other})
+    return clipalign.prepare("preferences", judged)
+
+
+def test_numbers_of_numpy_and_torch_become_plain_ones_wherever_they_stand():
+    given = {"a": np.int64(3), "b": [np.float32(0.5), {"c": torch.tensor(2)}], "d": (np.bool_(1),)}
+    made = plain(given)
+    assert made == {"a": 3, "b": [0.5, {"c": 2}], "d": (True,)}
+    assert (type(made["a"]), type(made["d"][0])) == (int, bool)
+    array = np.arange(3)
+    assert plain(array) is array
+
+
+def test_a_function_is_called_as_it_is_written():
+    assert list(inspect.signature(clipalign.prepare).parameters)[:3] == [
+        "task", "dataset", "output"
+    ]  # fmt: skip
+
+
+def test_numbers_of_numpy_go_in_everywhere(prefs, photos, tmp_path, module_cache):
+    result = clipalign.train(
+        method_options={"beta": np.float32(0.5)}, data=prefs, trainable="head",
+        train={"steps": np.int64(1), "batch_size": torch.tensor(4)}, seed=np.int64(1),
+        output=tmp_path / "run",
+    )  # fmt: skip
+    assert result.steps == 1
+    made = clipalign.prepare(
+        seed=np.int64(3), limit=np.int64(3), splits="train",
+        task_options={"attacks_per_image": np.int64(1)},
+        dataset_options={"concepts": np.int64(5)},
+    )  # fmt: skip
+    assert (made.manifest.seed, made.manifest.limit) == (3, 3)
+    (measured,) = clipalign.evaluate(
+        suites="retention", dataset=photos, seed=np.int64(1), output=tmp_path / "results"
+    )
+    (file,) = (tmp_path / "results").glob("*.json")
+    assert measured.seed == json.loads(file.read_text())["seed"] == 1
+    assert clipalign.objective("dpo", beta=np.float64(0.5)).options.beta == 0.5
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: clipalign.evaluate(seed=-1), "seed must be at least 0, not -1"),
+        (lambda: clipalign.evaluate(seed=None), "seed must be a whole number"),
+        (lambda: clipalign.evaluate(seed="a"), "seed must be a whole number"),
+        (lambda: clipalign.evaluate(batch_size=0), "batch_size must be at least 1"),
+        (lambda: clipalign.evaluate(batch_size="8"), "batch_size must be a whole number"),
+        (lambda: clipalign.prepare(seed=-1), "seed must be at least 0"),
+        (lambda: clipalign.prepare(seed="a"), "seed must be a whole number"),
+        (lambda: clipalign.prepare(limit=2.5), "limit must be a whole number"),
+        (lambda: clipalign.prepare(workers=-1), "workers must be at least 0"),
+        (lambda: clipalign.retrieve("apple", "emoji-tiny", k=0), "k must be at least 1"),
+        (lambda: clipalign.report("runs", wall=-1), "wall must be at least 0"),
+        (lambda: clipalign.scan("runs", [float("nan")]), "all of them finite"),
+        (lambda: clipalign.scan("runs", ["much"]), "ts must be numbers, or A:B:STEP"),
+        (lambda: clipalign.scan("runs", [0, 1], k=0), "k must be at least 1"),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_before_any_work(call, words):
+    with pytest.raises(UsageError, match=words):
+        call()

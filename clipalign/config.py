@@ -38,7 +38,10 @@ _TRAINABLE = re.compile(r"image-encoder|head|last:[1-9]\d{0,3}|lora:[1-9]\d{0,3}
 _REGISTER = "a name: clipalign.register gives one to a class or a function of yours"
 _IN_MEMORY = {
     "model": "a model spec: write a model that is in memory with clipalign.export, and name that",
-    "dataset": "a name or a path: prepare what is in memory, data=clipalign.prepare(TASK, DATASET)",
+    "dataset": "a name or a path: prepare what is in memory, data=clipalign.prepare(TASK, "
+    "clipalign.ImageList(…))",
+    "data": "a path, of a preference set or a table file: prepare what is in memory, "
+    "data=clipalign.prepare('preferences', clipalign.ImageList(…))",
     **dict.fromkeys(("method", "objective", "task", "regulariser"), _REGISTER),
 }
 """What a key wants that was given a thing: a run has to be told by its configuration alone."""
@@ -222,7 +225,7 @@ class RunConfig(_Tree):
     @field_validator(*_IN_MEMORY, mode="before")
     @classmethod
     def _plain(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, str | int | float | list | tuple | Mapping | None):
+        if isinstance(value, str | int | float | list | tuple | Mapping | os.PathLike | None):
             return value
         raise ValueError(f"must be {_IN_MEMORY[str(info.field_name)]}")
 
@@ -364,7 +367,7 @@ def build_config(
 def _task_of_set(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The task that a prepared set was made for, where the tree names the set and no task."""
     data = tree.get("data")
-    if "task" in tree or not data or not isinstance(data, str):
+    if "task" in tree or not isinstance(data, str) or not data:
         return {}
     try:
         made = read_yaml_mapping(Path(data) / "manifest.yaml").get("task")

@@ -13,7 +13,15 @@ from typing import Any
 from clipalign.errors import UsageError, near_matches
 from clipalign.plugins import registry
 
-__all__ = ["is_shard_pattern", "is_table", "label_of", "locate_dataset", "no_dataset", "place_of"]
+__all__ = [
+    "is_shard_pattern",
+    "is_table",
+    "label_of",
+    "locate_dataset",
+    "no_dataset",
+    "not_named",
+    "place_of",
+]
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 _ENDINGS = ", ".join([*TABLES, ".tar"])
@@ -42,6 +50,8 @@ def locate_dataset(spec: str | Path, options: Mapping[str, Any]) -> tuple[str, d
         UsageError: it is neither a registered name nor a path that exists; or a name that takes a
             path, without one.
     """
+    if not isinstance(spec, str | os.PathLike):
+        raise UsageError(not_named(spec))
     known = registry("datasets").names()
     path = Path(spec)
     name, colon, place = str(spec).partition(":")
@@ -66,6 +76,20 @@ def no_dataset(spec: str) -> str:
         return f"There is no folder or file {spec!r}."
     known = registry("datasets").names()
     return f"There is no dataset, folder or table {spec!r}.{near_matches(name, known)}"
+
+
+def not_named(given: object) -> str:
+    """What to say of a thing that stands where a dataset is named."""
+    table = ""
+    if hasattr(given, "to_csv"):  # of pandas
+        table = " A table of paths and labels is read from its file: frame.to_csv('images.csv')."
+    return (
+        f"dataset: no {type(given).__name__} can be used here. Images that are in memory become "
+        "one with clipalign.ImageList(images, labels), which prepare, evaluate and retrieve take; "
+        "images on disk are named by their folder, or by a table file with the columns image and "
+        "label."
+        f"{table}"
+    )
 
 
 def _with_path(name: str, place: str | None, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def problems_in_options(tree: Mapping[str, Any], model: type[BaseModel]) -> list
 
 def _of_dataset(name: Any, data: Any, options: Mapping[str, Any]) -> list[str]:
     """Of the table that is given as data, or else of a registered dataset, folder or table."""
-    spec = str(data) if data and is_table(str(data)) else str(name)
+    spec = data if isinstance(data, str) and is_table(data) else str(name)
     known = spec.partition(":")[0] in registry("datasets").names()
     try:
         kind, options = locate_dataset(spec, options)

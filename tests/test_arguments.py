@@ -12,7 +12,7 @@ from PIL import Image
 
 import clipalign
 from clipalign.arguments import plain
-from clipalign.errors import UsageError
+from clipalign.errors import ConfigError, UsageError
 
 TEXTS = ("an apple", "a pear")
 
@@ -33,6 +33,21 @@ def prefs(images, module_cache):
     one, other = list(TEXTS) * 4, list(reversed(TEXTS)) * 4
     judged = clipalign.ImageList(images, columns={"chosen": one, "rejected": other})
     return clipalign.prepare("preferences", judged)
+
+
+class Frame:
+    """As pandas has it: its truth is ambiguous, and it may be written to a file."""
+
+    shape = (8, 2)
+    to_csv = None
+
+    def __bool__(self):
+        raise ValueError("The truth value of a DataFrame is ambiguous.")
+
+    def __eq__(self, other):
+        raise ValueError("The truth value of a DataFrame is ambiguous.")
+
+    __hash__ = object.__hash__
 
 
 def test_numbers_of_numpy_and_torch_become_plain_ones_wherever_they_stand():
@@ -93,3 +108,24 @@ def test_numbers_of_numpy_go_in_everywhere(prefs, photos, tmp_path, module_cache
 def test_a_number_that_cannot_be_is_refused_before_any_work(call, words):
     with pytest.raises(UsageError, match=words):
         call()
+
+
+@pytest.mark.parametrize("given", [Frame(), [1, 2], torch.utils.data.TensorDataset()])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda given: clipalign.prepare("preferences", given),
+        lambda given: clipalign.evaluate(dataset=given),
+        lambda given: clipalign.retrieve("an apple", "emoji-tiny", dataset=given),
+    ],
+)
+def test_what_is_no_dataset_is_told_of_image_lists_and_files(call, given):
+    with pytest.raises(UsageError, match=r"can be used here.* clipalign\.ImageList.* folder") as e:
+        call(given)
+    assert ("to_csv" in str(e.value)) == isinstance(given, Frame)
+
+
+@pytest.mark.parametrize("key", ["data", "dataset"])
+def test_a_table_in_memory_is_no_configuration(key):
+    with pytest.raises(ConfigError, match=rf"{key}: must be a .*path.* clipalign\.ImageList"):
+        clipalign.train(task="preferences", **{key: Frame()})

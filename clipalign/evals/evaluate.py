@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from clipalign.arguments import check_whole, plain_arguments
 from clipalign.datasets.base import Dataset
-from clipalign.datasets.locate import load_dataset, locate_dataset, place_of
+from clipalign.datasets.locate import in_memory, load_dataset, locate_dataset, place_of
 from clipalign.errors import DataError, PluginError, RunError, UsageError, near_matches
 from clipalign.evals.base import EvalContext, Outcome, Suite
 from clipalign.evals.card import card_is_old, refresh_card
@@ -281,7 +281,7 @@ def _work(
             kind, options = locate_dataset(source, dataset_options)
             data: Dataset = component("datasets", kind, **options)
         else:
-            data, options = source, _options_of(source)
+            data, options = in_memory(source), _options_of(source)
         known = data.splits()
         own = getattr(suite, "splits", ()) if dataset is None else ()
         for split in splits or own or default_splits(data):

@@ -16,7 +16,7 @@ import numpy as np
 
 from clipalign.arguments import check_whole, plain_arguments
 from clipalign.datasets.base import Dataset, Example
-from clipalign.datasets.locate import load_dataset
+from clipalign.datasets.locate import in_memory, load_dataset
 from clipalign.errors import UsageError, near_matches
 from clipalign.evals.base import EvalContext
 from clipalign.evals.evaluate import default_splits, loaded
@@ -136,9 +136,10 @@ def retrieve(
         models = [models]
     if not models:
         raise UsageError("No model to search with.")
-    data = dataset
-    if isinstance(data, str | Path):
-        data = load_dataset(data, dataset_options or {})
+    if isinstance(dataset, str | Path):
+        data = load_dataset(dataset, dataset_options or {})
+    else:
+        data = in_memory(dataset)
     where = split or default_splits(data)[0]
     if where not in data.splits():
         raise UsageError(f"{data.name} has no split {where!r}.{near_matches(where, data.splits())}")

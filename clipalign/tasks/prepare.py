@@ -13,7 +13,7 @@ from clipalign.arguments import check_whole, plain_arguments
 from clipalign.cache import cache_dir
 from clipalign.config import RunConfig
 from clipalign.datasets.base import Dataset, last_change
-from clipalign.datasets.locate import is_table, locate_dataset
+from clipalign.datasets.locate import in_memory, is_table, locate_dataset
 from clipalign.errors import DataError, RunError, UsageError, near_matches
 from clipalign.files import storage_errors
 from clipalign.options import component
@@ -195,6 +195,7 @@ def _plan(
         if name == "table":
             options = {**facts.get("table", {}), **options}
         dataset = cast(Dataset, component("datasets", name, **options))
+    dataset = in_memory(dataset)
     shard_rows = shard_size if format == "webdataset" else None
     return Plan.make(
         task, dataset, options, splits,

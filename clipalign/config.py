@@ -272,7 +272,7 @@ class RunConfig(_Tree):
 
 
 def load_config(
-    path: Path | str | None = None,
+    path: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
     *,
     check_options: bool = False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,3 +130,25 @@ def test_what_is_no_dataset_is_told_of_image_lists_and_files(call, given):
 def test_a_table_in_memory_is_no_configuration(key):
     with pytest.raises(ConfigError, match=rf"{key}: must be a .*path.* clipalign\.ImageList"):
         clipalign.train(task="preferences", **{key: Frame()})
+
+
+def test_what_is_returned_stands_wherever_a_path_does(prefs, photos, tmp_path, monkeypatch):
+    home, away = tmp_path / "home", tmp_path / "away"
+    home.mkdir()
+    away.mkdir()
+    monkeypatch.chdir(home)
+    result = clipalign.train(
+        data=prefs, trainable="head", train={"steps": 1, "batch_size": 4}, output="run"
+    )
+    monkeypatch.chdir(away)
+    assert (result.run, result.model) == (home / "run", home / "run" / "model")
+    aligned = clipalign.load_model(result)
+    assert aligned.sha256 == clipalign.load_model(result.run).sha256
+    half = clipalign.transform(result, method="interpolate", alpha=0.5)
+    monkeypatch.chdir(home)
+    assert clipalign.load_model(half).sha256 != aligned.sha256
+    exported = clipalign.export(result, away / "exported")
+    assert clipalign.load_model(exported).sha256 == aligned.sha256
+    clipalign.evaluate(result, suites="retention", dataset=photos, against=half)
+    assert clipalign.retrieve("an apple", [result, half], dataset=photos, k=1).gallery == 8
+    assert "<html" in Path(clipalign.report(result)).read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ shows as its escape, never as an instruction to the terminal.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import json
 import math
@@ -18,7 +19,8 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
 
 from clipalign import interrupts
 from clipalign.progress import Bar, Silent
@@ -26,6 +28,8 @@ from clipalign.text import fold, printable
 
 WIDTH = 100
 """At which a paragraph is folded on a wider terminal: longer lines are hard to read."""
+
+T = TypeVar("T")
 
 _COLOURS = {"red": 31, "yellow": 33}
 
@@ -223,6 +227,19 @@ def wrapped(text: str, *, indent: str = "") -> str:
         return f"{indent}{text}"
     width = min(max(width, 20), WIDTH)
     return "\n".join(fold(text, width, initial_indent=indent, subsequent_indent=indent))
+
+
+def near(path: Path) -> Path:
+    """The path as seen from here, where it lies below."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else Path(relative)
+
+
+def with_near_paths(result: T) -> T:
+    """What a function of the library returned, its own paths as seen from here."""
+    own = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}  # type: ignore[arg-type]
+    paths = {name: near(path) for name, path in own.items() if isinstance(path, Path)}
+    return dataclasses.replace(result, **paths)  # type: ignore[type-var]
 
 
 def has_bars() -> bool:

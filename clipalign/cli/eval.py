@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, terminal_width
+from clipalign.cli.console import Console, near, terminal_width
 from clipalign.cli.flags import (
     DatasetSetOption,
     DeviceOption,
@@ -134,7 +133,7 @@ def evaluate_(
                     reporter=out,
                 )
                 results += found
-                files += [_near(result_path(folder, r)) for r in found] if folder else []
+                files += [near(result_path(folder, r)) for r in found] if folder else []
     except Interrupted as error:
         kept = " What was encoded is kept: the same command goes on from there." if cache else ""
         raise Interrupted(f"{error}{kept}") from None
@@ -196,12 +195,6 @@ def _options(settings: Sequence[str], suites: Sequence[str]) -> Mapping[str, dic
             raise UsageError(f"--set {setting}: no suite {owner!r}.{near_matches(owner, found)}")
         found[owner][option] = value
     return found
-
-
-def _near(path: Path) -> Path:
-    """The path as seen from here, where it lies below."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else Path(relative)
 
 
 def _shown(file: Path) -> Path:

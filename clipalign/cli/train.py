@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, table, terminal_width
+from clipalign.cli.console import Console, table, terminal_width, with_near_paths
 from clipalign.cli.export import also, check_words
 from clipalign.cli.flags import (
     TASK_HELP,
@@ -169,8 +169,8 @@ def train(
         check_export(known.model, form, push)
     from clipalign.training.train import train as run_training
 
-    result = run_training(
-        config, resume=resume, overrides=settings, device=device, reporter=out, **keys
+    result = with_near_paths(
+        run_training(config, resume=resume, overrides=settings, device=device, reporter=out, **keys)
     )
     rows = [(g, t, f"{p:,}", "yes" if on else "") for g, t, p, on in result.trainable]
     out.say(table(("PART", "TENSORS", "PARAMETERS", "TRAINED"), rows))

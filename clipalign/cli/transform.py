@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clipalign.cli.console import Console, table, wrapped
+from clipalign.cli.console import Console, table, with_near_paths, wrapped
 from clipalign.cli.export import also, check_words
 from clipalign.cli.flags import (
     AlsoFormatOption,
@@ -186,7 +186,9 @@ def transform(
     scanned = run_scan(context, values, after=before, k=k, reporter=out) if values else None
     folder = output or Path("models") / f"{default_name(context)}-scan"
     if makes:
-        result = run_transform(context, method=method, output=output, reporter=out, **options)
+        result = with_near_paths(
+            run_transform(context, method=method, output=output, reporter=out, **options)
+        )
         folder, document = result.model, result.document()
         exported, words = also(result.model, form, push, out)
         if exported is not None:

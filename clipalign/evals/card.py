@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ _DISTANCE = re.compile(r"(^|_)kl_to_reference$|cosine_to_reference$")
 
 
 def card_of(
-    model: str | Path,
+    model: str | os.PathLike[str],
     sha256: str | None = None,
     *,
     results: Path | None = None,

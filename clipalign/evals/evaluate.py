@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -40,10 +41,10 @@ REFERENCE = "reference"
 
 @plain_arguments
 def evaluate(
-    model: str | Path | LoadedModel = "emoji-tiny",
+    model: str | os.PathLike[str] | LoadedModel = "emoji-tiny",
     *,
     suites: Sequence[str] = ("typographic",),
-    against: str | Path | LoadedModel | None = None,
+    against: str | os.PathLike[str] | LoadedModel | None = None,
     dataset: str | Path | Dataset | None = None,
     suite_options: Mapping[str, Mapping[str, Any]] | None = None,
     dataset_options: Mapping[str, Any] | None = None,
@@ -185,7 +186,7 @@ def _outcome(suite: Suite, context: EvalContext) -> Outcome:
 
 
 def evaluate_run(
-    run: str | Path,
+    run: str | os.PathLike[str],
     *,
     device: str | None = None,
     only_missing: bool = False,
@@ -316,7 +317,9 @@ def _reference_of(model: ModelSpec) -> str:
 
 
 def loaded(
-    model: str | Path | LoadedModel, device: str | None, reporter: Reporter | None = None
+    model: str | os.PathLike[str] | LoadedModel,
+    device: str | None,
+    reporter: Reporter | None = None,
 ) -> LoadedModel:
     """A model by its spec, on a device; one that is loaded stays where it is.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,18 @@ class ExportResult:
     load: tuple[str, ...]
     pushed: str | None = None
 
+    def __fspath__(self) -> str:
+        """The directory, so that it stands wherever a path does: `load_model(result)`."""
+        return str(self.model)
+
     def document(self) -> dict[str, Any]:
         """As plain values, for JSON."""
         return asdict(self) | {"model": str(self.model), "load": list(self.load)}
 
 
-def check_export(model: str | Path | LoadedModel, form: str | None, push: str | None) -> None:
+def check_export(
+    model: str | os.PathLike[str] | LoadedModel, form: str | None, push: str | None
+) -> None:
     """Everything that can be refused before the model is trained, edited or loaded.
 
     Raises:
@@ -57,7 +64,7 @@ def check_export(model: str | Path | LoadedModel, form: str | None, push: str | 
 
 
 def export(
-    model: str | Path | LoadedModel,
+    model: str | os.PathLike[str] | LoadedModel,
     output: str | Path | None = None,
     *,
     format: str = "open_clip",

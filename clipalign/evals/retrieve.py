@@ -6,6 +6,7 @@ it was, reversed, and at t*.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ class Retrieval:
 @plain_arguments
 def retrieve(
     query: str,
-    models: str | Path | LoadedModel | Sequence[str | Path | LoadedModel],
+    models: str | os.PathLike[str] | LoadedModel | Sequence[str | os.PathLike[str] | LoadedModel],
     *,
     dataset: str | Path | Dataset = "emoji-people",
     dataset_options: Mapping[str, Any] | None = None,
@@ -132,7 +133,7 @@ def retrieve(
     if not query.strip():
         raise UsageError("The query is empty: say what to search for.")
     check_whole("k", k, 1)
-    if isinstance(models, str | Path | LoadedModel):
+    if isinstance(models, str | os.PathLike | LoadedModel):
         models = [models]
     if not models:
         raise UsageError("No model to search with.")
@@ -157,7 +158,7 @@ def retrieve(
         shown = [examples[rows[i]] for i in top]
         found.append(
             Found(
-                spec.name if isinstance(spec, LoadedModel) else str(spec),
+                spec.name if isinstance(spec, LoadedModel) else os.fspath(spec),
                 shown,
                 [float(scores[i]) for i in top],
                 [_value(example, counted) for example in shown],

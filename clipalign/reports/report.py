@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,10 @@ class ReportResult:
     curves: Mapping[str, Mapping[str, Sequence[float]]]
     problems: tuple[str, ...]
 
+    def __fspath__(self) -> str:
+        """The page, so that it stands wherever a path does: `open(result)`."""
+        return str(self.path)
+
     def document(self) -> dict[str, Any]:
         """As plain values, for JSON."""
         return {
@@ -62,7 +67,7 @@ class ReportResult:
 
 @plain_arguments
 def report(
-    *paths: str | Path,
+    *paths: str | os.PathLike[str],
     output: str | Path | None = None,
     plots: str | Path | None = None,
     scan: str = "-2:1.2:0.1",
@@ -99,9 +104,10 @@ def report(
         StorageError: it cannot be written.
     """
     say: Reporter = reporter or Silent()
+    named = [os.fspath(path) for path in paths]
     check_whole("wall", wall, 0)
     ts = parse_scan(scan)
-    sources = find_sources(paths)
+    sources = find_sources(named)
     target = Path(output) if output is not None else _default_output(sources)
     images = Images(dataset, dataset_options or {})
     walls: list[Wall] = []
@@ -116,7 +122,7 @@ def report(
     page = Page(
         title=" and ".join(s.name for s in sources) if len(sources) < 4 else _counted(sources),
         sources=[(s.name, _about(s)) for s in sources],
-        command=shlex.join(["clipalign", "report", *map(str, paths)]),
+        command=shlex.join(["clipalign", "report", *named]),
         boards=boards_of(sources),
         curves=curves,
         walls=walls,

@@ -7,6 +7,7 @@ scan (a folder with scan.json, or that file).
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ class Source:
         return rows
 
 
-def find_sources(paths: Sequence[str | Path]) -> list[Source]:
+def find_sources(paths: Sequence[str | os.PathLike[str]]) -> list[Source]:
     """Read what the paths name, each once, in that order.
 
     Raises:

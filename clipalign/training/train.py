@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import os
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ from clipalign.training.losses import Problem
 from clipalign.training.optim import rate_scales
 from clipalign.training.places import anywhere, recorded
 from clipalign.training.preflight import check_accumulation, check_keys, check_places
+from clipalign.training.result import TrainResult
 from clipalign.training.rundir import RunDirectory
 from clipalign.training.sharding import check_sharding, gathered, shard
 from clipalign.training.signals import StopSignal
@@ -64,41 +66,11 @@ from clipalign.training.streams import Stream
 from clipalign.training.tracking import Trackers
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """What a training came to.
-
-    Attributes:
-        run: the run directory.
-        steps: optimiser steps taken.
-        model: the exported open_clip directory.
-        open_clip_line: the Python line that loads it.
-        trainable: rows (group, tensors, parameters, trained) of what trained.
-        metrics: the last measures of the training batch.
-    """
-
-    run: Path
-    steps: int
-    model: Path
-    open_clip_line: str
-    trainable: tuple[tuple[str, int, int, bool], ...]
-    metrics: Mapping[str, float]
-
-    def document(self) -> dict[str, Any]:
-        """As plain values, for JSON and for the hook `run_finished`."""
-        parts = [
-            {"part": part, "tensors": tensors, "parameters": parameters, "trained": trained}
-            for part, tensors, parameters, trained in self.trainable
-        ]
-        paths = {"run": str(self.run), "model": str(self.model)}
-        return dataclasses.asdict(self) | paths | {"trainable": parts}
-
-
 @plain_arguments
 def train(
-    config: RunConfig | str | Path | None = None,
+    config: RunConfig | str | os.PathLike[str] | None = None,
     *,
-    resume: str | Path | None = None,
+    resume: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
     device: str | None = None,
     reporter: Reporter | None = None,
@@ -331,9 +303,9 @@ class _Session:
             run.seal()
         self.world.wait()
         return TrainResult(
-            run.path,
+            run.path.absolute(),
             trainer.step,
-            run.model,
+            run.model.absolute(),
             open_clip_line(run.model),
             tuple((r.group, r.tensors, r.parameters, r.trained) for r in self.part.rows),
             callbacks.last,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -61,7 +62,7 @@ class FitContext:
     reporter: Reporter = field(default_factory=Silent)
 
     @classmethod
-    def open(cls, path: str | Path, **fields: Any) -> FitContext:
+    def open(cls, path: str | os.PathLike[str], **fields: Any) -> FitContext:
         """Look at what a path or model spec names, without loading it.
 
         Raises:

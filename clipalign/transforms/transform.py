@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class TransformResult:
     Attributes:
         method: name of the transform.
         source: the run or model spec it was made from.
-        model: the open_clip directory; `transform.yaml` in it says how it was made.
+        model: the open_clip directory, absolute; `transform.yaml` in it says how it was made.
         open_clip_line: the Python line that loads it.
         transform: the fitted transform.
     """
@@ -56,6 +57,10 @@ class TransformResult:
     model: Path
     open_clip_line: str
     transform: Transform
+
+    def __fspath__(self) -> str:
+        """The model, so that it stands wherever a path does: `evaluate(result)`."""
+        return str(self.model)
 
     def document(self) -> dict[str, Any]:
         """As plain values, for JSON; `statement` is None where nothing was to be found."""
@@ -71,7 +76,7 @@ class TransformResult:
 
 @plain_arguments
 def transform(
-    run: str | Path | FitContext,
+    run: str | os.PathLike[str] | FitContext,
     *,
     method: str = "power",
     output: str | Path | None = None,
@@ -165,12 +170,12 @@ def transform(
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=False, width=100)
     export_model(edited, target, beside={RECORD: f"# How this model was made.\n{text}"})
     refresh_card(target)
-    return TransformResult(method, context.path, target, open_clip_line(target), fitted)
+    return TransformResult(method, context.path, target.absolute(), open_clip_line(target), fitted)
 
 
 @plain_arguments
 def scan(
-    run: str | Path | FitContext,
+    run: str | os.PathLike[str] | FitContext,
     ts: str | Sequence[float],
     *,
     output: str | Path | None = None,
@@ -242,7 +247,7 @@ def scan(
     return found
 
 
-def open_context(run: str | Path | FitContext, **fields: Any) -> FitContext:
+def open_context(run: str | os.PathLike[str] | FitContext, **fields: Any) -> FitContext:
     """Look at a run or a model spec, for `transform` and `scan` to share what is loaded.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipalign.training.train import TrainResult
+from clipalign.training.result import TrainResult
 
 
 def test_what_was_trained_is_named_part_by_part():

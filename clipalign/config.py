@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,12 +24,13 @@ from pydantic import (
     model_validator,
 )
 
+from clipalign.config_tree import assign, task_of_set, tree_of
 from clipalign.dataset_specs import is_shard_pattern, no_dataset
 from clipalign.entries import TermEntry, TrackerEntry, sum_name
 from clipalign.errors import ConfigError, ModelError, UsageError
-from clipalign.named_options import problems_in_options
+from clipalign.named_options import as_written, place_of_option, problems_in_options
 from clipalign.options import explain
-from clipalign.plain_yaml import parse_yaml, read_yaml_mapping
+from clipalign.plain_yaml import parse_yaml
 from clipalign.plugins import registry
 from clipalign.text import listed
 
@@ -227,6 +229,10 @@ class RunConfig(_Tree):
     def _plain(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, str | int | float | list | tuple | Mapping | os.PathLike | None):
             return value
+        if info.field_name in ("method", "objective"):
+            written = as_written("objectives", "method", value)
+            if written is not None:
+                raise ValueError(f"must be a name beside its options: {written}")
         raise ValueError(f"must be {_IN_MEMORY[str(info.field_name)]}")
 
     @field_validator("task", "dataset", "method", "regulariser")
@@ -272,7 +278,7 @@ class RunConfig(_Tree):
 
 
 def load_config(
-    path: str | os.PathLike[str] | None = None,
+    path: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     *,
     check_options: bool = False,
@@ -282,7 +288,7 @@ def load_config(
     """Read a configuration.
 
     Args:
-        path: YAML file; None for the defaults.
+        path: YAML file, or what it would hold; None for the defaults.
         overrides: "a.b=c", its value in YAML; "dataset.b=c" is an option of the dataset
             (dataset_options.b), and so for the task and the method.
         check_options: also check the options of the method, task and dataset, which imports them
@@ -293,16 +299,21 @@ def load_config(
     Raises:
         ConfigError: with one line for each thing that is wrong.
         ModelError: the model spec alone is wrong.
+        UsageError: `path` is neither.
     """
-    tree = {} if path is None else read_yaml_mapping(Path(path))
+    tree = tree_of(path)
     method, method_options = tree.get("method"), tree.get("method_options")
     problems = []
     for key, value in flags.items():
         if isinstance(value, os.PathLike):  # also a preference set
             value = os.fspath(value)
         if value is not None:
-            problems += _assign(tree, key, value, f"--{key.replace('_', '-')}")
-    for override in listed(overrides):
+            problems += assign(tree, key, value, f"--{key.replace('_', '-')}")
+    texts: list[Any] = listed(overrides)
+    for override in texts:
+        if not isinstance(override, str):
+            problems.append(f"overrides: {override!r} must be text, such as 'train.epochs=3'")
+            continue
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
             problems.append(f"--set {override}: must be KEY=VALUE, such as train.epochs=3")
@@ -313,10 +324,10 @@ def load_config(
             problems.append(f"--set {override}: {error}")
             continue
         key = _OWNED.sub(r"\1_options.", key.strip())
-        problems += _assign(tree, key, value, f"--set {override}")
+        problems += assign(tree, key, value, f"--set {override}")
     if method not in (None, tree.get("method")) and tree.get("method_options") is method_options:
         tree.pop("method_options", None)  # they are those of the file's method
-    source = "the configuration" if path is None else str(path)
+    source = str(path) if isinstance(path, str | os.PathLike) else "the configuration"
     return build_config(
         tree, source, check_options=check_options, check_model=check_model, problems=problems
     )
@@ -344,11 +355,12 @@ def build_config(
         ModelError: the model spec alone is wrong.
     """
     problems = list(problems)
-    tree = {**_task_of_set(tree), **tree}
+    tree = {**task_of_set(tree), **tree}
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
-        problems += explain(error, RunConfig)
+        of_option = partial(place_of_option, tree, RunConfig) if check_options else None
+        problems += explain(error, RunConfig, of_option)
     if check_options:
         problems += problems_in_options(tree, RunConfig)
     if check_model is not None and isinstance(model := tree.get("model"), str):
@@ -362,28 +374,3 @@ def build_config(
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise ConfigError(f"There is something wrong in {source}:\n{lines}")
     return config
-
-
-def _task_of_set(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The task that a prepared set was made for, where the tree names the set and no task."""
-    data = tree.get("data")
-    if "task" in tree or not isinstance(data, str) or not data:
-        return {}
-    try:
-        made = read_yaml_mapping(Path(data) / "manifest.yaml").get("task")
-    except ConfigError:  # a table, or what opening the set says more of
-        return {}
-    return {"task": made} if made in registry("tasks").names() else {}
-
-
-def _assign(tree: dict[str, Any], key: str, value: Any, source: str) -> list[str]:
-    """Set tree["a"]["b"] for "a.b"; a problem where "a" holds no keys."""
-    *parents, last = key.split(".")
-    for parent in parents:
-        if tree.get(parent) is None:
-            tree[parent] = {}
-        if not isinstance(tree[parent], dict):
-            return [f"{source}: {parent} holds a value and no keys"]
-        tree = tree[parent]
-    tree[last] = value
-    return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +11,12 @@ from pydantic import BaseModel
 from clipalign.dataset_specs import is_table, locate_dataset
 from clipalign.entries import named, term
 from clipalign.errors import UsageError
-from clipalign.options import option_problems
+from clipalign.options import option_problems, options_model
 from clipalign.plugins import registry
 
-__all__ = ["problems_in_options"]
+__all__ = ["as_written", "place_of_option", "problems_in_options"]
+
+_KINDS = (("objectives", "method"), ("tasks", "task"), ("datasets", "dataset"))
 
 
 def problems_in_options(tree: Mapping[str, Any], model: type[BaseModel]) -> list[str]:
@@ -27,7 +30,7 @@ def problems_in_options(tree: Mapping[str, Any], model: type[BaseModel]) -> list
     tasks = registry("tasks")
     task = tree.get("task", model.model_fields["task"].default)
     facts = tasks.entry(task).metadata if task in tasks.names() else {}
-    for kind, key in (("objectives", "method"), ("tasks", "task"), ("datasets", "dataset")):
+    for kind, key in _KINDS:
         own = facts.get(key) if key == "dataset" else None  # a task may have its own
         name = tree.get(key, own or model.model_fields[key].default)
         options = tree.get(f"{key}_options", {})
@@ -47,6 +50,40 @@ def problems_in_options(tree: Mapping[str, Any], model: type[BaseModel]) -> list
             if name in registry(kind).names():
                 problems += option_problems(kind, name, options, f"{key}.{place}.{name}")
     return problems
+
+
+def place_of_option(tree: Mapping[str, Any], model: type[BaseModel], key: str) -> str | None:
+    """Where an option belongs that was given as a key of the configuration; None if nowhere.
+
+        place_of_option({"method": "dpo"}, RunConfig, "beta") == "method_options.beta"
+
+    It imports the method, task and dataset that the tree names.
+    """
+    for kind, owner in _KINDS:
+        name = tree.get(owner, model.model_fields[owner].default)
+        if isinstance(name, str) and name in registry(kind).names():
+            options = options_model(registry(kind).load(name))
+            if options is not None and key in options.model_fields:
+                return f"{owner}_options.{key}"
+    return None
+
+
+def as_written(kind: str, key: str, thing: Any) -> str | None:
+    """How a configuration names a thing that was built; None where it has no name.
+
+    as_written("objectives", "method", objective("dpo", beta=0.5))
+        == 'method="dpo", method_options={"beta": 0.5}'
+    """
+    cls = thing if isinstance(thing, type) else type(thing)
+    target = f"{cls.__module__}:{cls.__qualname__}"
+    entries = map(registry(kind).entry, registry(kind).names())
+    name = next((entry.name for entry in entries if entry.target == target), None)
+    if name is None:
+        return None
+    options = getattr(thing, "options", None)
+    given = options.model_dump(exclude_unset=True) if isinstance(options, BaseModel) else {}
+    text = f'{key}="{name}"'
+    return f"{text}, {key}_options={json.dumps(given, default=str)}" if given else text
 
 
 def _of_dataset(name: Any, data: Any, options: Mapping[str, Any]) -> list[str]:

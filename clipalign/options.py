@@ -7,8 +7,9 @@ constructor; either way they validate, and show up in `clipalign plugins show`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any, get_args, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -114,10 +115,20 @@ def options_model(target: Any) -> type[BaseModel] | None:
     return create_model(f"{target.__name__}Options", __config__=config, **fields)
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """One line a problem: the key's path, what is wrong, near matches for an unknown key."""
+def explain(
+    error: ValidationError,
+    model: type[BaseModel],
+    place_of: Callable[[str], str | None] | None = None,
+) -> list[str]:
+    """One line a problem: the key's path, what is wrong, near matches for an unknown key.
+
+    Args:
+        error: what validation found.
+        model: that did not validate.
+        place_of: where a key belongs that is unknown at the top; it gives None for nowhere.
+    """
     lines = []
-    problems = error.errors(include_url=False)
+    problems = _united(error.errors(include_url=False), model)
     for problem in problems:
         place = problem["loc"]
         *parents, last = place or ("",)
@@ -133,6 +144,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
             below = [
                 f"{key}.{last}" for key in known if str(last) in _below(model, [*parents, key])
             ]
+            if place_of and not below and not parents:
+                below = list(filter(None, [place_of(str(last))]))
             words = f" Did you mean {below[0]!r}?" if below else near_matches(str(last), known)
             lines.append(f"{where}: unknown key.{words}")
             continue
@@ -146,6 +159,40 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
             got = "" if problem["type"] == "value_error" else f" (got {given})"
         lines.append(f"{where}: {words}{got}" if where else f"{words}{got}")
     return lines
+
+
+def _united(problems: Sequence[Any], model: type[BaseModel]) -> list[Mapping[str, Any]]:
+    """The problems, those of a value that may be of several kinds as one that names them all.
+
+    Pydantic gives one a kind, each at a place of its own: "alpha.float", "alpha.literal['auto']".
+    """
+    found: list[Any] = []
+    united: dict[tuple[Any, ...], int] = {}
+    for problem in problems:
+        place = _place_of_union(problem["loc"], model)
+        if place is None:
+            found.append(problem)
+        elif place not in united:
+            united[place] = len(found)
+            found.append({**problem, "loc": place, "type": "union", "msg": in_words(problem)})
+        else:
+            first = found[united[place]]
+            words = in_words(problem).removeprefix("must be ").removeprefix("should be ")
+            if words not in first["msg"]:
+                found[united[place]] = {**first, "msg": f"{first['msg']}, or {words}"}
+    return found
+
+
+def _place_of_union(place: tuple[Any, ...], model: type[BaseModel]) -> tuple[Any, ...] | None:
+    """The part of a place that leads to a field of several kinds; None where there is no such."""
+    for i in range(1, len(place)):
+        field = _below(model, place[: i - 1]).get(str(place[i - 1]))
+        if field is None or get_origin(field.annotation) not in (Union, UnionType):
+            continue
+        kinds = get_args(field.annotation)
+        if len(kinds) - (NoneType in kinds) > 1:
+            return place[:i]
+    return None
 
 
 _NUMBER, _WHOLE = "must be a number, such as 0.5", "must be a whole number, such as 3"

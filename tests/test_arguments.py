@@ -132,6 +132,43 @@ def test_a_table_in_memory_is_no_configuration(key):
         clipalign.train(task="preferences", **{key: Frame()})
 
 
+def test_a_mapping_is_a_configuration_and_stays_as_it_is(prefs, tmp_path):
+    recipe = {"data": prefs, "method": "dpo", "trainable": "head", "train": {"batch_size": 4}}
+    keys = {"train.steps": np.int64(1), "output": tmp_path / "run"}
+    assert clipalign.train(recipe, **keys).steps == 1
+    assert recipe["train"] == {"batch_size": 4}
+    assert "method: dpo" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: clipalign.train(["kto"]), "YAML file or keys and values.* not a list"),
+        (lambda: clipalign.train(overrides=[("a", 2)]), r"overrides: \('a', 2\) must be text"),
+        (lambda: clipalign.report(["runs/a"]), r"not a list: .* report\(\*paths\)"),
+        (lambda: clipalign.retrieve(["q"], "emoji-tiny"), "The query is one text, and not a list"),
+        (
+            lambda: clipalign.train(method=clipalign.objective("dpo", beta=0.5)),
+            r'must be a name beside its options: method="dpo", method_options={"beta": 0.5}',
+        ),
+        (
+            lambda: clipalign.train(method=type(clipalign.objective("ipo"))),
+            r'must be a name beside its options: method="ipo"$',
+        ),
+        (lambda: clipalign.train(beta=0.5), r"beta: unknown key\. Did you mean 'method_options\.b"),
+        (lambda: clipalign.train(concepts=9), r"Did you mean 'dataset_options\.concepts'"),
+        (lambda: clipalign.train(lr=1e-5), r"Did you mean 'train\.lr'"),
+        (
+            lambda: clipalign.transform("runs", alpha="x", method="interpolate"),
+            r"\n  alpha: must be a number, such as 0\.5, or 'auto' \(got 'x'\)$",
+        ),
+    ],
+)
+def test_what_stands_in_the_wrong_form_is_told_the_right_one(call, words):
+    with pytest.raises((UsageError, ConfigError), match=words):
+        call()
+
+
 def test_what_is_returned_stands_wherever_a_path_does(prefs, photos, tmp_path, monkeypatch):
     home, away = tmp_path / "home", tmp_path / "away"
     home.mkdir()

@@ -130,6 +130,8 @@ def retrieve(
         ModelError: a model cannot be used.
     """
     say: Reporter = reporter or Silent()
+    if not isinstance(query, str):
+        raise UsageError(f"The query is one text, and not a {type(query).__name__}: {query!r:.60}.")
     if not query.strip():
         raise UsageError("The query is empty: say what to search for.")
     check_whole("k", k, 1)

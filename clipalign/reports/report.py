@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clipalign.arguments import check_whole, plain_arguments
+from clipalign.errors import UsageError
 from clipalign.evals.results import SuiteResult
 from clipalign.files import atomic_write_text
 from clipalign.progress import Reporter, Silent
@@ -104,6 +105,12 @@ def report(
         StorageError: it cannot be written.
     """
     say: Reporter = reporter or Silent()
+    for path in paths:
+        if not isinstance(path, str | os.PathLike):
+            raise UsageError(
+                f"report takes paths, and not a {type(path).__name__}: a list of them is given as "
+                "report(*paths)."
+            )
     named = [os.fspath(path) for path in paths]
     check_whole("wall", wall, 0)
     ts = parse_scan(scan)

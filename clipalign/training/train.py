@@ -8,7 +8,7 @@ import math
 import os
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ from clipalign.training.tracking import Trackers
 
 @plain_arguments
 def train(
-    config: RunConfig | str | os.PathLike[str] | None = None,
+    config: RunConfig | str | os.PathLike[str] | Mapping[str, Any] | None = None,
     *,
     resume: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
@@ -84,7 +84,7 @@ def train(
     Under torchrun the processes train as one: every process calls this with the same arguments.
 
     Args:
-        config: a configuration, a YAML file, or None for the defaults.
+        config: a configuration, a YAML file or what it would hold, or None for the defaults.
         resume: a run directory to go on with; excludes everything but `device` and `reporter`.
         overrides: "a.b=c", its value in YAML.
         device: "cpu", "cuda", …; None for a GPU where there is one.

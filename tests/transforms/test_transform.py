@@ -199,14 +199,14 @@ def test_a_model_that_takes_no_fold_leaves_the_map_and_says_how_to_apply_it(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"t": "half"}, r"\n  t\..*float"),
-        ({"t": float("nan")}, r"\n  t\..*finite"),
-        ({"t": float("inf")}, r"\n  t\..*finite"),
+        ({"t": "half"}, r"\n  t: must be a number, such as 0\.5, or 'auto' \(got 'half'\)$"),
+        ({"t": float("nan")}, r"\n  t: should be a finite number, or 'auto' \(got nan\)$"),
+        ({"t": float("inf")}, r"\n  t: .*finite"),
         ({}, r"\n  t: must be given"),
         ({"t": 0.4, "alpha": 0.5}, "alpha: unknown key"),
         ({"t": "auto", "epsilon": -1}, "epsilon: .*greater than or equal to 0"),
         ({"t": "auto", "range": (1, 0)}, "range: must be a low and a high end"),
-        ({"method": "interpolate", "alpha": "most"}, r"\n  alpha\..*float"),
+        ({"method": "interpolate", "alpha": "most"}, r"\n  alpha: must be a number, .* or 'auto'"),
         ({"method": "pwoer", "t": 1}, "Did you mean 'power'"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import inspect
 import json
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 import clipalign
 from clipalign.arguments import plain
 from clipalign.errors import ConfigError, UsageError
+from clipalign.evals.results import MetricValue
 
 TEXTS = ("an apple", "a pear")
 
@@ -189,3 +191,34 @@ def test_what_is_returned_stands_wherever_a_path_does(prefs, photos, tmp_path, m
     clipalign.evaluate(result, suites="retention", dataset=photos, against=half)
     assert clipalign.retrieve("an apple", [result, half], dataset=photos, k=1).gallery == 8
     assert "<html" in Path(clipalign.report(result)).read_text(encoding="utf-8")
+
+
+def test_what_a_notebook_shows_is_short(prefs, photos, module_cache):
+    model = clipalign.load_model("emoji-tiny")
+    assert repr(model).startswith("<LoadedModel emoji-tiny: ")
+    assert repr(photos) == "<ImageList image-list: train 8 images, 2 classes>"
+    assert repr(prefs).endswith(": preferences on image-list, rows: train 8>")
+    assert len(prefs) == 8
+    (measured,) = clipalign.evaluate(model, suites="retention", dataset=photos, against=model)
+    assert repr(measured).startswith("<SuiteResult retention on image-list, split train, 8 images")
+    accuracy = measured.metrics["accuracy"]
+    assert float(accuracy) == accuracy.value
+    title, *lines = str(measured).splitlines()
+    assert title.endswith("emoji-tiny against emoji-tiny")
+    (line,) = (line for line in lines if line.startswith("  accuracy "))
+    assert line.split()[1:3] == [f"{100 * accuracy.value:.1f}", "%"]
+    assert "difference 0.0" in line.replace("+", "")
+    assert len(str(measured)) < 2_000
+    assert measured._repr_html_() == f"<pre>{html.escape(str(measured))}</pre>"
+    with pytest.raises(ValueError, match="Nothing was measured"):
+        float(MetricValue(value=None, n=0, unit="share", description="None."))
+
+
+def test_a_reporter_is_true_or_can_listen(photos, module_cache, capsys):
+    with pytest.raises(UsageError, match=r"reporter is True .*; <built-in function print> has not"):
+        clipalign.evaluate(suites="retention", dataset=photos, reporter=print)
+    clipalign.evaluate(suites="retention", dataset=photos, use_cache=False, reporter=True)
+    out, said = capsys.readouterr()
+    assert out == ""
+    assert "Suite retention: image-list, split train\n" in said
+    assert "8/8 (100 %)" in said

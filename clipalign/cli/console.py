@@ -17,13 +17,12 @@ import math
 import os
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from clipalign import interrupts
-from clipalign.progress import Bar, Silent
+from clipalign.progress import Bar, PlainBar, Silent, figure
 from clipalign.text import fold, printable
 
 WIDTH = 100
@@ -97,51 +96,6 @@ class Console:
             lines.finish()
 
 
-class PlainBar:
-    """Progress as plain lines: one every `every` seconds, and one at the end."""
-
-    def __init__(
-        self,
-        label: str,
-        total: int | None,
-        *,
-        every: float = 10.0,
-        clock: Callable[[], float] = time.monotonic,
-        write: Callable[[str], None] | None = None,
-    ) -> None:
-        self._label, self._total, self._every, self._clock = label, total, every, clock
-        self._write = write or (lambda line: print(printable(line), file=sys.stderr, flush=True))
-        self._done, self._printed = 0, -1
-        self._figures: dict[str, float | str] = {}
-        self._start = self._last = clock()
-
-    def advance(self, by: int = 1, **figures: float | str) -> None:
-        """Count `by` more; print a line when the last one is old enough."""
-        self._done += by
-        self._figures |= figures
-        if self._clock() - self._last >= self._every:
-            self._line()
-
-    def finish(self) -> None:
-        """Print the last line, unless it has just been printed."""
-        if self._printed != self._done:
-            self._line()
-
-    def _line(self) -> None:
-        self._last, self._printed = self._clock(), self._done
-        seconds = self._last - self._start
-        parts = [f"{self._label} {self._done}"]
-        if self._total:
-            parts = [f"{parts[0]}/{self._total} ({100 * self._done // self._total} %)"]
-        parts += [_figure(name, value) for name, value in self._figures.items()]
-        if seconds > 0 and self._done:
-            parts.append(f"{self._done / seconds:.3g}/s")
-            if self._total and self._done < self._total:
-                left = seconds * (self._total - self._done) / self._done
-                parts.append(f"{_clock_time(left)} left")
-        self._write(", ".join(parts))
-
-
 @contextlib.contextmanager
 def _rich_bar(label: str, total: int | None) -> Iterator[Bar]:
     from rich import progress
@@ -161,7 +115,7 @@ def _rich_bar(label: str, total: int | None) -> Iterator[Bar]:
         class RichBar:
             def advance(self, by: int = 1, **figures: float | str) -> None:
                 shown.update(figures)
-                text = ", ".join(_figure(name, value) for name, value in shown.items())
+                text = ", ".join(figure(name, value) for name, value in shown.items())
                 bars.update(task, advance=by, figures=printable(text))
 
         yield RichBar()
@@ -283,15 +237,6 @@ def paint(text: str, colour: str, stream: TextIO) -> str:
 
 def _is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def _figure(name: str, value: float | str) -> str:
-    return f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-
-
-def _clock_time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def _plain(value: Any) -> Any:

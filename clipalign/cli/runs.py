@@ -296,8 +296,8 @@ def _text(run: Path, document: dict[str, Any], measured: Sequence[str]) -> str:
 def _compared(first: Path, other: str, pairs: Sequence[ResultPair], details: bool) -> list[str]:
     """A table for each result that both runs have."""
     from clipalign.comparison.tables import difference_cells
+    from clipalign.evals.words import label, number
     from clipalign.reports.tables import TableRow, laid_out
-    from clipalign.reports.words import label, number
 
     if not pairs:
         return [wrapped(f"{first} and {other} have no result of the same name to compare.")]

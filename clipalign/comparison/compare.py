@@ -37,7 +37,7 @@ from clipalign.errors import (
     from_machine,
 )
 from clipalign.files import atomic_write_text, storage_errors, write_sums
-from clipalign.progress import Reporter, Silent
+from clipalign.progress import Reporter, heard_by
 
 if TYPE_CHECKING:
     from clipalign.models.loaded import LoadedModel
@@ -77,7 +77,7 @@ def compare(
     output: str | Path | None = None,
     only_missing: bool = True,
     device: str | None = None,
-    reporter: Reporter | None = None,
+    reporter: Reporter | bool | None = None,
 ) -> CompareResult:
     """Train and evaluate a grid of methods × seeds × models, and set them side by side.
 
@@ -94,7 +94,7 @@ def compare(
         only_missing: pass over what is finished; False measures finished cells again (and trains
             none of them again: the same configuration gives the same weights).
         device: "cpu", "cuda", …; None for a GPU where there is one.
-        reporter: hears what is being done.
+        reporter: hears what is being done; True prints it in plain lines on standard error.
 
     Raises:
         ConfigError: something in the recipe is wrong; nothing was written.
@@ -104,7 +104,7 @@ def compare(
     """
     from clipalign.training.signals import StopSignal
 
-    say: Reporter = reporter or Silent()
+    say = heard_by(reporter)
     plan = make_plan(recipe, None if output is None else Path(output))
     with storage_errors(plan.output):
         plan.output.mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from clipalign.comparison.summary import Column, Panel, TableRow
 from clipalign.comparison.tables import panel_seeds, panel_title
+from clipalign.evals.words import label
 from clipalign.files import atomic_write_bytes
-from clipalign.reports.words import label
 
 __all__ = ["drawable", "plot_front"]
 

@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 from clipalign.comparison.summary import Column, Entry, Panel, Summary, TableRow
 from clipalign.evals.results import Comparison
+from clipalign.evals.words import interval, label, number, p_value
 from clipalign.reports.tables import named_tests
-from clipalign.reports.words import interval, label, number, p_value
 
 __all__ = [
     "Align",

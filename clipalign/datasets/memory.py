@@ -102,6 +102,11 @@ class ImageList:
         self.classnames: Sequence[str] = tuple(sorted(set(names or ())))
         self.fingerprint = self._hash()
 
+    def __repr__(self) -> str:
+        """What it holds."""
+        splits = ", ".join(f"{split} {len(found):,}" for split, found in self._splits.items())
+        return f"<ImageList {self.name}: {splits} images, {len(self.classnames):,} classes>"
+
     def splits(self) -> Sequence[str]:
         """The names of the splits, in the order in which they come."""
         return tuple(self._splits)

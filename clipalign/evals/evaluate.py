@@ -27,7 +27,7 @@ from clipalign.models.spec import ModelSpec, parse_model_spec
 from clipalign.options import component
 from clipalign.plain_yaml import read_yaml_mapping
 from clipalign.plugins import owner_of, registry
-from clipalign.progress import Reporter, Silent
+from clipalign.progress import Reporter, heard_by
 from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.text import listed
 from clipalign.training.distributed import join
@@ -56,7 +56,7 @@ def evaluate(
     use_cache: bool = True,
     retention: bool = False,
     only_missing: bool = False,
-    reporter: Reporter | None = None,
+    reporter: Reporter | bool | None = None,
 ) -> list[SuiteResult]:
     """Measure a model.
 
@@ -84,7 +84,7 @@ def evaluate(
         retention: put zero-shot accuracy and Recall@k on concepts that no alignment saw beside
             every result.
         only_missing: pass over what `output` has a file of, whatever options it was measured with.
-        reporter: hears what is being done.
+        reporter: hears what is being done; True prints it in plain lines on standard error.
 
     Returns:
         One result for each suite and split, in that order; where they are written, each is at
@@ -101,7 +101,7 @@ def evaluate(
     check_whole("seed", seed, 0)
     check_whole("batch_size", batch_size, 1, optional=True)
     world = join()
-    say: Reporter = (reporter if world.first else None) or Silent()
+    say = heard_by(reporter if world.first else None)
     suites, splits = listed(suites), None if splits is None else listed(splits)
     work = _work(suites, suite_options or {}, dataset, dataset_options or {}, splits)
     spec = model.spec if isinstance(model, LoadedModel) else parse_model_spec(model)
@@ -190,7 +190,7 @@ def evaluate_run(
     *,
     device: str | None = None,
     only_missing: bool = False,
-    reporter: Reporter | None = None,
+    reporter: Reporter | bool | None = None,
 ) -> list[SuiteResult]:
     """Compare a finished run with its reference, by its task's suite, on the data it came from.
 
@@ -210,7 +210,7 @@ def evaluate_run(
     _, config = RunDirectory.open(Path(run))
     facts = registry("tasks").entry(config.task).metadata
     suite = str(facts.get("suite", config.task))
-    say: Reporter = reporter or Silent()
+    say = heard_by(reporter)
     if suite not in registry("suites").names():
         say.note(f"No suite belongs to this task; clipalign eval {run} --suite … measures the run.")
         return []
@@ -319,7 +319,7 @@ def _reference_of(model: ModelSpec) -> str:
 def loaded(
     model: str | os.PathLike[str] | LoadedModel,
     device: str | None,
-    reporter: Reporter | None = None,
+    reporter: Reporter | bool | None = None,
 ) -> LoadedModel:
     """A model by its spec, on a device; one that is loaded stays where it is.
 
@@ -328,5 +328,5 @@ def loaded(
     """
     if isinstance(model, LoadedModel):
         return model.as_it_is()
-    say: Reporter = reporter or Silent()
+    say = heard_by(reporter)
     return load_model(model, default_device(device), announce=say.note)

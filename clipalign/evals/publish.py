@@ -17,7 +17,7 @@ from clipalign.models.load_lines import load_lines
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.push import check_push, parse_push_target, push_model
 from clipalign.models.spec import parse_model_spec
-from clipalign.progress import Reporter, Silent
+from clipalign.progress import Reporter, heard_by
 
 __all__ = ["ExportResult", "check_export", "export"]
 
@@ -73,7 +73,7 @@ def export(
     results: str | Path | None = None,
     licence: str | None = None,
     dtype: str = "fp32",
-    reporter: Reporter | None = None,
+    reporter: Reporter | bool | None = None,
 ) -> ExportResult:
     """Write a model as a directory for open_clip, transformers or ONNX, with its card.
 
@@ -91,14 +91,14 @@ def export(
             in memory, whose card says so.
         licence: of the weights, an SPDX name, for the card.
         dtype: fp32, fp16 or bf16 on the disk, for open_clip.
-        reporter: hears what is being done.
+        reporter: hears what is being done; True prints it in plain lines on standard error.
 
     Raises:
         ModelError: there is no such model, or the format cannot hold it.
         StorageError: it cannot be written or sent.
         UsageError: an unknown format, a missing package, or a push that cannot be.
     """
-    say: Reporter = reporter or Silent()
+    say = heard_by(reporter)
     form = parse_format(format)
     check_export(model, form, push)
     spec = model.spec if isinstance(model, LoadedModel) else parse_model_spec(model)

@@ -10,6 +10,7 @@ is noticed when it is read. `SuiteResult.model_json_schema()` is the schema.
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import math
 import os
@@ -22,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from clipalign._version import __version__
 from clipalign.datasets.locate import label_of
 from clipalign.errors import DataError, near_matches
+from clipalign.evals import words
 from clipalign.evals.statistics import Interval
 from clipalign.files import (
     atomic_write_bytes,
@@ -78,6 +80,23 @@ class MetricValue(_Strict):
         if (self.value is None) != (self.n == 0):
             raise ValueError("value is null exactly where n is 0: nothing was measured")
         return self
+
+    def __float__(self) -> float:
+        """The number.
+
+        Raises:
+            ValueError: nothing could be measured.
+        """
+        if self.value is None:
+            raise ValueError("Nothing was measured (n = 0), so there is no number.")
+        return self.value
+
+    def __str__(self) -> str:
+        """The number with its interval, as tables have it."""
+        if self.value is None:
+            return "not measured"
+        number = words.number(self.value, self.unit) + words.mark(self.unit)
+        return number + words.interval(self.interval, self.unit)
 
 
 class Comparison(_Strict):
@@ -178,6 +197,35 @@ class SuiteResult(_Strict):
     warnings: list[str] = []
     rows: RowsFile | None = None
     content_sha256: Sha256 | None = None
+
+    def __repr__(self) -> str:
+        """What was measured on what, without the numbers."""
+        return f"<SuiteResult {self._title}, {len(self.metrics)} metrics>"
+
+    def __str__(self) -> str:
+        """A line a metric, with intervals; percentiles and the like are in `metrics` alone."""
+        differences = {c.metric: c for c in self.comparisons}
+        lines = []
+        for name, metric in self.metrics.items():
+            if words.DETAIL.search(name):
+                continue
+            cells = [f"  {words.label(name):<36} {metric!s:<28}"]
+            if found := differences.get(name):
+                cells.append("difference " + words.number(found.difference, metric.unit, sign="+"))
+                cells.append(words.interval(found.interval, metric.unit, sign="+"))
+            lines.append("".join(cells).rstrip())
+        return "\n".join([self._title, *lines])
+
+    def _repr_html_(self) -> str:
+        """For a notebook."""
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+    @property
+    def _title(self) -> str:
+        data = self.dataset
+        beside = f" against {self.against.name}" if self.against else ""
+        where = f"{self.suite} on {data.label}, split {data.split}, {data.n:,} images"
+        return f"{where}: {self.model.name}{beside}"
 
 
 def write_result(

@@ -24,7 +24,7 @@ from clipalign.evals.evaluate import default_splits, loaded
 from clipalign.evals.examples import image_set, readable
 from clipalign.evals.fairness import ranking
 from clipalign.models.loaded import LoadedModel
-from clipalign.progress import Reporter, Silent
+from clipalign.progress import Reporter, heard_by
 
 __all__ = ["Found", "Retrieval", "retrieve"]
 
@@ -107,7 +107,7 @@ def retrieve(
     k: int = 10,
     column: str | None = None,
     device: str | None = None,
-    reporter: Reporter | None = None,
+    reporter: Reporter | bool | None = None,
 ) -> Retrieval:
     """Search a gallery for a text, with each of several models.
 
@@ -122,14 +122,14 @@ def retrieve(
         k: images to bring up; at most all of them.
         column: attribute to count among them; None for gender where images have it, else the class.
         device: "cpu", "cuda", …; None for a GPU where there is one.
-        reporter: hears what is being done.
+        reporter: hears what is being done; True prints it in plain lines on standard error.
 
     Raises:
         UsageError: an empty query, no model, no image to bring up, or an unknown split or column.
         DataError: no image can be read.
         ModelError: a model cannot be used.
     """
-    say: Reporter = reporter or Silent()
+    say = heard_by(reporter)
     if not isinstance(query, str):
         raise UsageError(f"The query is one text, and not a {type(query).__name__}: {query!r:.60}.")
     if not query.strip():

@@ -102,6 +102,14 @@ class LoadedModel:
         self.fixed = frozenset(n for n, p in clip.named_parameters() if not p.requires_grad)
         self._check_towers()
 
+    def __repr__(self) -> str:
+        """What it was loaded from, its size, and where it computes."""
+        millions = sum(p.numel() for p in self.clip.parameters()) / 1e6
+        return (
+            f"<LoadedModel {self.spec}: {millions:.1f} million parameters, {self.precision} on "
+            f"{self.device}>"
+        )
+
     def set_memory_format(self, memory_format: torch.memory_format) -> None:
         """Lay the image tower's convolutions, and the pixels that go in, out in another order."""
         self._memory_format = memory_format

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from clipalign.evals.results import Comparison, MetricValue, SuiteResult
+from clipalign.evals.words import label, number
 from clipalign.reports.headline import aims_of, costs_of
 from clipalign.reports.sources import Measured, Source
-from clipalign.reports.words import label, number
 
 __all__ = ["Board", "Cell", "Row", "boards_of"]
 

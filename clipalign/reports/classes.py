@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clipalign.evals.words import label
 from clipalign.reports.sources import Measured, Source
-from clipalign.reports.words import label
 
 __all__ = ["ClassTable", "class_tables"]
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from clipalign.evals.results import SuiteResult
+from clipalign.evals.words import DETAIL
 from clipalign.plugins import registry
-from clipalign.reports.words import DETAIL
 
 __all__ = ["aims_of", "costs_of", "headline"]
 

@@ -18,8 +18,8 @@ from markupsafe import Markup, escape
 
 from clipalign._version import __version__
 from clipalign.errors import UsageError
+from clipalign.evals import words
 from clipalign.evals.statistics import Interval
-from clipalign.reports import words
 from clipalign.reports.boards import Board, Row
 from clipalign.reports.charts import Chart, dumbbell, figure
 from clipalign.reports.classes import ClassTable

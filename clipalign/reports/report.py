@@ -13,7 +13,7 @@ from clipalign.arguments import check_whole, plain_arguments
 from clipalign.errors import UsageError
 from clipalign.evals.results import SuiteResult
 from clipalign.files import atomic_write_text
-from clipalign.progress import Reporter, Silent
+from clipalign.progress import Reporter, heard_by
 from clipalign.reports.boards import boards_of
 from clipalign.reports.classes import class_tables
 from clipalign.reports.curves import training_charts
@@ -76,7 +76,7 @@ def report(
     dataset: str | Path | None = None,
     dataset_options: Mapping[str, Any] | None = None,
     device: str | None = None,
-    reporter: Reporter | None = None,
+    reporter: Reporter | bool | None = None,
 ) -> ReportResult:
     """Write one self-contained HTML file about runs and results.
 
@@ -93,7 +93,7 @@ def report(
         dataset: where the images are, if not where the results say: a name, folder or table.
         dataset_options: of that dataset.
         device: "cpu", "cuda", …, for features that are not in the cache.
-        reporter: hears what is being done.
+        reporter: hears what is being done; True prints it in plain lines on standard error.
 
     Returns:
         Where it is, and what is missing in it.
@@ -104,7 +104,7 @@ def report(
         DataError, ConfigError, RunError: something that is read is damaged.
         StorageError: it cannot be written.
     """
-    say: Reporter = reporter or Silent()
+    say = heard_by(reporter)
     for path in paths:
         if not isinstance(path, str | os.PathLike):
             raise UsageError(

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clipalign.evals.results import Comparison, MetricValue, SuiteResult
+from clipalign.evals.words import DETAIL as _DETAIL
+from clipalign.evals.words import interval as _range
+from clipalign.evals.words import label as _label
+from clipalign.evals.words import mark as _mark
+from clipalign.evals.words import number as _number
+from clipalign.evals.words import p_value as _p
 from clipalign.reports.legend import legend
-from clipalign.reports.words import DETAIL as _DETAIL
-from clipalign.reports.words import interval as _range
-from clipalign.reports.words import label as _label
-from clipalign.reports.words import mark as _mark
-from clipalign.reports.words import number as _number
-from clipalign.reports.words import p_value as _p
 from clipalign.text import fold
 
 __all__ = ["WIDTH", "TableRow", "laid_out", "named_tests", "results_document", "summary_table"]

@@ -87,6 +87,16 @@ class PreferenceSet:
         """Its directory, so that it stands wherever a path does: `train(data=prefs)`."""
         return str(self.root)
 
+    def __len__(self) -> int:
+        """Rows of all splits."""
+        return sum(counts.rows for counts in self.manifest.counts.values())
+
+    def __repr__(self) -> str:
+        """Where it is and what it holds."""
+        made = self.manifest
+        rows = ", ".join(f"{split} {counts.rows:,}" for split, counts in made.counts.items())
+        return f"<PreferenceSet {self.root}: {made.task} on {made.dataset}, rows: {rows}>"
+
     def rows(self, split: str) -> tuple[PreferenceRow, ...]:
         """The rows of a split.
 

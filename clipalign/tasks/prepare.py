@@ -18,7 +18,7 @@ from clipalign.errors import DataError, RunError, UsageError, near_matches
 from clipalign.files import storage_errors
 from clipalign.options import component
 from clipalign.plugins import registry
-from clipalign.progress import Reporter, Silent
+from clipalign.progress import Reporter, Silent, heard_by
 from clipalign.staging import staged
 from clipalign.tasks.base import Task
 from clipalign.tasks.manifest import MANIFEST
@@ -49,7 +49,7 @@ def prepare(
     shard_size: int = 1000,
     overwrite: bool = False,
     needs: Sequence[str] = (),
-    reporter: Reporter | None = None,
+    reporter: Reporter | bool | None = None,
 ) -> PreferenceSet:
     """Turn labelled images into a preference set.
 
@@ -75,7 +75,7 @@ def prepare(
         overwrite: replace a preference set that stands at `output`.
         needs: "chosen", "rejected" or both: texts that every row must have; a task that can tell
             refuses before any image is read.
-        reporter: hears what is being done.
+        reporter: hears what is being done; True prints it in plain lines on standard error.
 
     Returns:
         The set, opened and checked.
@@ -86,7 +86,7 @@ def prepare(
         RunError: something else stands at `output`.
         StorageError: the disk is full or not writable; nothing is left behind.
     """
-    say: Reporter = reporter or Silent()
+    say = heard_by(reporter)
     check_whole("workers", workers, 0)
     plan = _plan(
         task, dataset, task_options=task_options, dataset_options=dataset_options, splits=splits,
@@ -121,7 +121,7 @@ def prepare_part(
     *,
     workers: int = 0,
     overwrite: bool = False,
-    reporter: Reporter | None = None,
+    reporter: Reporter | bool | None = None,
     **arguments: Any,
 ) -> list[int]:
     """Make one part of a preference set; whoever makes the last one puts the set into its place.
@@ -147,14 +147,14 @@ def prepare_part(
     Raises:
         UsageError: there is no such part; and whatever `prepare` raises.
     """
-    say: Reporter = reporter or Silent()
+    say = heard_by(reporter)
     check_whole("workers", workers, 0)
     shard = parse_shard(shard) if isinstance(shard, str) else shard
     plan = _plan(task, dataset, **arguments)
     target = Path(os.path.realpath(output))
     parts = Shards(target, shard, plan.sha256)
     with parts.held(say):
-        if _equal_set(target, plan, say, cached=False, overwrite=overwrite):
+        if _equal_set(target, plan, say, cached=False, overwrite=overwrite) is not None:
             return []
         parts.begin(plan.splits)
         if not parts.done:
@@ -309,7 +309,8 @@ def _made(
     target: Path, plan: Plan, workers: int, say: Reporter, *, cached: bool, overwrite: bool
 ) -> PreferenceSet:
     """The set at `target`, written unless it is there."""
-    if found := _equal_set(target, plan, say, cached=cached, overwrite=overwrite):
+    found = _equal_set(target, plan, say, cached=cached, overwrite=overwrite)
+    if found is not None:
         return found
     _warn(plan, say)
     with staged(target, replace=cached or overwrite) as folder:

@@ -31,7 +31,7 @@ from clipalign.models.load_lines import open_clip_line
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.trainable import apply_trainable, parse_trainable
 from clipalign.plugins import call_hook
-from clipalign.progress import Bar, Reporter, Silent
+from clipalign.progress import Bar, Reporter, Silent, heard_by
 from clipalign.seeding import seeded
 from clipalign.tasks.manifest import read_manifest
 from clipalign.tasks.preference_set import PreferenceSet
@@ -73,7 +73,7 @@ def train(
     resume: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
     device: str | None = None,
-    reporter: Reporter | None = None,
+    reporter: Reporter | bool | None = None,
     **keys: Any,
 ) -> TrainResult:
     """Align a model with preferences.
@@ -88,7 +88,7 @@ def train(
         resume: a run directory to go on with; excludes everything but `device` and `reporter`.
         overrides: "a.b=c", its value in YAML.
         device: "cpu", "cuda", …; None for a GPU where there is one.
-        reporter: hears what is being done.
+        reporter: hears what is being done; True prints it in plain lines on standard error.
         **keys: values by configuration key, such as method="dpo", lr in train={"lr": 1e-5}.
 
     Returns:
@@ -119,7 +119,7 @@ def train(
     device = default_device(device)
     check_keys(settings, device)
     world = join(settings.train.peer_timeout)
-    say: Reporter = (reporter if world.first else None) or Silent()
+    say = heard_by(reporter if world.first else None)
     try:
         # of what an objective may draw; the data has a generator of its own
         with StopSignal() as signal, seeded(settings.seed, device):

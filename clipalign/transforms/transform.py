@@ -24,7 +24,7 @@ from clipalign.models.spec import CONFIG_NAME, parse_model_spec
 from clipalign.options import component, option_problems
 from clipalign.plain_yaml import read_yaml_mapping
 from clipalign.plugins import owner_of
-from clipalign.progress import Reporter, Silent
+from clipalign.progress import Reporter, heard_by
 from clipalign.tasks.typographic import Typographic
 from clipalign.transforms.base import Fitter, Transform
 from clipalign.transforms.context import RECORD, FitContext
@@ -84,7 +84,7 @@ def transform(
     dataset: str | Path | None = None,
     dataset_options: Mapping[str, Any] | None = None,
     device: str | None = None,
-    reporter: Reporter | None = None,
+    reporter: Reporter | bool | None = None,
     **options: Any,
 ) -> TransformResult:
     """Edit a trained model without training.
@@ -103,7 +103,7 @@ def transform(
             None for the run's own.
         dataset_options: of that dataset.
         device: "cpu", "cuda", …; None for a GPU where there is one.
-        reporter: hears what is being done.
+        reporter: hears what is being done; True prints it in plain lines on standard error.
         **options: of the method: t, epsilon, range, after; alpha, against, metric; calibration,
             prompts. `clipalign plugins show transforms/power` lists them.
 
@@ -118,7 +118,7 @@ def transform(
             transform is in the output, and the message has the lines that apply it.
         StorageError: the output cannot be written.
     """
-    say: Reporter = reporter or Silent()
+    say = heard_by(reporter)
     problems = option_problems("transforms", method, options, "")
     if problems:
         lines = "\n".join(f"  {line.lstrip('.')}" for line in problems)
@@ -186,7 +186,7 @@ def scan(
     dataset_options: Mapping[str, Any] | None = None,
     split: str | None = None,
     device: str | None = None,
-    reporter: Reporter | None = None,
+    reporter: Reporter | bool | None = None,
 ) -> Scan | ReadingScan:
     """What W_t of a head run does and what it costs, for many t.
 
@@ -208,14 +208,14 @@ def scan(
         dataset_options: see `transform`.
         split: to measure on; None for validation, from which a t may be chosen.
         device: see `transform`.
-        reporter: hears what is being done.
+        reporter: hears what is being done; True prints it in plain lines on standard error.
 
     Raises:
         UsageError: the scan is empty, a number cannot be, or the run has no linear map or no
             concept.
         DataError, ModelError, StorageError: see `transform`.
     """
-    say: Reporter = reporter or Silent()
+    say = heard_by(reporter)
     try:
         values = parse_scan(ts) if isinstance(ts, str) else [float(t) for t in ts]
     except (TypeError, ValueError):

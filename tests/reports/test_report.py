@@ -19,6 +19,7 @@ from clipalign.evals.results import (
     read_rows,
     write_result,
 )
+from clipalign.evals.words import label, number
 from clipalign.reports.boards import boards_of
 from clipalign.reports.curves import training_charts
 from clipalign.reports.headline import headline
@@ -27,7 +28,6 @@ from clipalign.reports.report import report
 from clipalign.reports.sources import Measured, Source, find_sources
 from clipalign.reports.tables import summary_table
 from clipalign.reports.wall import KINDS, build_wall
-from clipalign.reports.words import label, number
 from tests.reports.page import Page
 
 

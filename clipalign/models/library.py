@@ -7,16 +7,18 @@ hiding it would leave the process with an open_clip that has no Hugging Face tex
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
 from clipalign import interrupts
 from clipalign.errors import ModelError
 
-__all__ = ["build_clip", "open_clip_module"]
+__all__ = ["build_clip", "open_clip_module", "root_logger_kept"]
 
 Announce = Callable[[str], None]
 
@@ -31,6 +33,23 @@ def open_clip_module(announce: Announce | None = None) -> Any:
         announce("Loading open_clip…")
     with interrupts.postponed():
         return importlib.import_module("open_clip")
+
+
+@contextlib.contextmanager
+def root_logger_kept() -> Iterator[None]:
+    """Take away the handlers that the root logger is given meanwhile.
+
+    open_clip speaks through `logging.info`, which gives a root logger that has none a handler: from
+    then on whatever any library logs would be printed, and `logging.basicConfig` do nothing.
+    """
+    root = logging.getLogger()
+    before = list(root.handlers)
+    try:
+        yield
+    finally:
+        for handler in list(root.handlers):
+            if handler not in before:
+                root.removeHandler(handler)
 
 
 def build_clip(config: Mapping[str, Any]) -> Any:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from clipalign.errors import ModelError
 from clipalign.files import canonical_json, parse_json, read_regular
-from clipalign.models.library import Announce, build_clip, open_clip_module
+from clipalign.models.library import Announce, build_clip, open_clip_module, root_logger_kept
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.soundness import check_size, check_sums
 from clipalign.models.spec import (
@@ -62,6 +62,7 @@ def default_device(device: str | None = None) -> str:
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
+@root_logger_kept()
 def load_model(
     spec: str | os.PathLike[str] | ModelSpec,
     device: str | torch.device = "cpu",
@@ -106,6 +107,7 @@ def load_model(
     return LoadedModel(parsed, clip, source.config, tokenizer, device=device, precision=precision)
 
 
+@root_logger_kept()
 def model_config(spec: str | os.PathLike[str] | ModelSpec) -> dict[str, Any]:
     """`model_cfg` and `preprocess_cfg` of a model, without loading its weights.
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 
 import open_clip
@@ -44,6 +45,14 @@ def test_logits_and_preprocessing_are_those_of_open_clip(model_directory, tiny, 
             logits = logits + model.logit_bias
         expected = theirs.eval().get_logits(pixels, tokenizer(TEXTS))[0]
     torch.testing.assert_close(logits, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_loading_leaves_the_root_logger_as_it_was(model_directory, monkeypatch):
+    root, own = logging.getLogger(), logging.NullHandler()
+    for handlers in ([], [own]):
+        monkeypatch.setattr(root, "handlers", list(handlers))
+        load_model(model_directory("vit"))
+        assert root.handlers == handlers
 
 
 def test_a_model_tells_what_others_need_to_know(tiny):

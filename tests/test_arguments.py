@@ -113,6 +113,21 @@ def test_a_number_that_cannot_be_is_refused_before_any_work(call, words):
         call()
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_where_torch_keeps_no_gradients_nothing_is_trained(mode):
+    with mode(), pytest.raises(UsageError, match="torch keeps no gradients here"):
+        clipalign.train()
+
+
+def test_where_torch_makes_other_numbers_nothing_is_trained():
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(UsageError, match=r"default type is torch\.float64"):
+            clipalign.train()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("given", [Frame(), [1, 2], torch.utils.data.TensorDataset()])
 @pytest.mark.parametrize(
     "call",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
 from clipalign.config import RunConfig
-from clipalign.errors import ConfigError
+from clipalign.errors import ConfigError, UsageError
 from clipalign.models.loaded import usable_device
 from clipalign.models.spec import parse_model_spec
 from clipalign.objectives.base import Objective
@@ -12,7 +14,25 @@ from clipalign.training.distributed import World
 from clipalign.training.losses import needs_whole
 from clipalign.training.rundir import check_vacant
 
-__all__ = ["check_accumulation", "check_keys", "check_places"]
+__all__ = ["check_accumulation", "check_keys", "check_places", "check_torch"]
+
+
+def check_torch() -> None:
+    """Whoever calls has left torch able to train.
+
+    Raises:
+        UsageError: it keeps no gradients, or makes numbers of another type.
+    """
+    if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
+        raise UsageError(
+            "torch keeps no gradients here: call train outside of torch.no_grad() and "
+            "torch.inference_mode(), or after torch.set_grad_enabled(True)."
+        )
+    if torch.get_default_dtype() != torch.float32:
+        raise UsageError(
+            f"torch's default type is {torch.get_default_dtype()}, and models are trained in "
+            "torch.float32: call torch.set_default_dtype(torch.float32) before."
+        )
 
 
 def check_keys(config: RunConfig, device: str) -> None:

@@ -57,7 +57,7 @@ from clipalign.training.inputs import InputLoader
 from clipalign.training.losses import Problem
 from clipalign.training.optim import rate_scales
 from clipalign.training.places import anywhere, recorded
-from clipalign.training.preflight import check_accumulation, check_keys, check_places
+from clipalign.training.preflight import check_accumulation, check_keys, check_places, check_torch
 from clipalign.training.result import TrainResult
 from clipalign.training.rundir import RunDirectory
 from clipalign.training.sharding import check_sharding, gathered, shard
@@ -97,11 +97,13 @@ def train(
     Raises:
         ConfigError: something in the configuration is wrong; nothing was written.
         DataError, ModelError: the preferences or the model cannot be used.
+        UsageError: another key is given beside `resume`, or torch was left unable to train.
         RunError: the run directory is in use, damaged or not empty.
         TrainingError: the first step's checks fail, the loss is not finite, or another process of
             this training is gone.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
+    check_torch()
     if resume is not None:
         if config is not None or overrides or any(v is not None for v in keys.values()):
             raise UsageError(

@@ -35,6 +35,7 @@ __all__ = [
     "complete_models",
     "complete_runs",
     "dataset_option",
+    "dataset_options",
     "key_value",
     "model_argument",
     "model_option",
@@ -201,6 +202,18 @@ def options_of(
         name = key.removeprefix("dataset.")
         (own if name == key else of_dataset)[name] = value
     return own, of_dataset
+
+
+def dataset_options(settings: Iterable[str] | None) -> dict[str, Any]:
+    """The options of a dataset, for a command that has options of nothing else.
+
+    Raises:
+        UsageError: one is not dataset.KEY=VALUE.
+    """
+    own, found = options_of(settings, such_as := "dataset.label_column=name")
+    for key in own:
+        raise UsageError(f"--set {key}=…: must be dataset.KEY=VALUE, such as {such_as}.")
+    return found
 
 
 def check_dataset_is_named(of_dataset: Mapping[str, Any], dataset: str | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,7 @@ from clipalign.cli.flags import (
     check_dataset_is_named,
     complete_runs,
     dataset_option,
-    key_value,
+    dataset_options,
     output_option,
     run_argument,
     set_option,
@@ -81,7 +81,8 @@ def report(
     """
     out = Console(json=as_json, quiet=quiet)
     chosen = paths or [_newest()]
-    options = _dataset_options(settings or (), dataset)
+    options = dataset_options(settings)
+    check_dataset_is_named(options, dataset)
     _check(chosen)
     parse_scan(scan)
     out.note("Gathering results and images…")
@@ -154,20 +155,3 @@ def _check(paths: list[Path]) -> None:
         if not path.exists():
             known = complete_runs("")
             raise RunError(f"There is no file or directory {path}.{near_matches(str(path), known)}")
-
-
-def _dataset_options(settings: list[str] | tuple[()], dataset: str | None) -> dict[str, Any]:
-    """Options of the dataset, from dataset.KEY=VALUE.
-
-    Raises:
-        UsageError: one is not of that form, or there is no --dataset.
-    """
-    found: dict[str, Any] = {}
-    for setting in settings:
-        key, value = key_value(setting, such_as := "dataset.label_column=name")
-        name = key.removeprefix("dataset.")
-        if name == key:
-            raise UsageError(f"--set {setting}: must be dataset.KEY=VALUE, such as {such_as}.")
-        found[name] = value
-    check_dataset_is_named(found, dataset)
-    return found

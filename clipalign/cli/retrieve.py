@@ -10,12 +10,16 @@ import typer
 
 from clipalign.cli.console import Console, table
 from clipalign.cli.flags import (
+    DatasetSetOption,
     DeviceOption,
     JsonFlag,
     QuietFlag,
+    all_settings,
     dataset_option,
+    dataset_options,
     model_argument,
     output_option,
+    set_option,
 )
 
 app = typer.Typer()
@@ -40,6 +44,10 @@ def retrieve(
             help="Column to count among them; gender where images say it, else the class."
         ),
     ] = None,
+    settings: Annotated[
+        list[str] | None, set_option("Option of the dataset.", "dataset.KEY=VALUE")
+    ] = None,
+    dataset_settings: DatasetSetOption = None,
     output: Annotated[
         Path | None, output_option("The picture; retrieve-QUERY.png here if left out.", "FILE")
     ] = None,
@@ -54,8 +62,10 @@ def retrieve(
       clipalign retrieve "a photo of a police officer."
       clipalign retrieve "a photo of a nurse." emoji-tiny runs/gender -o nurse.png
       clipalign retrieve "a dog." ViT-B-32/openai --dataset photos --column label
+      clipalign retrieve "a dog." --dataset pets.csv --dataset-set root=/data/pets
     """
     out = Console(json=as_json, quiet=quiet)
+    options = dataset_options(all_settings(settings, dataset_settings))
     out.load("torch", "open_clip")
     from clipalign.evals.retrieve import retrieve as search
     from clipalign.reports.retrieval_picture import write_retrieval_picture
@@ -64,6 +74,7 @@ def retrieve(
         query,
         models or ["emoji-tiny"],
         dataset=dataset,
+        dataset_options=options,
         split=split,
         k=k,
         column=column,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clipalign.cli.app import run
 from clipalign.errors import DataError, UsageError
 from clipalign.evals.retrieve import retrieve
 from clipalign.models.load import load_model
@@ -117,3 +118,19 @@ def test_the_command_prints_counts_and_makes_the_picture(gallery, models, comman
     assert "MODEL" in done.stdout
     assert "Picture: retrieve-a-photo-of-something.png" in done.stdout
     assert (tmp_path / "retrieve-a-photo-of-something.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("flags", [["--dataset-set", "root={}"], ["--set", "dataset.root={}"]])
+def test_the_command_takes_options_of_its_dataset(flags, gallery, models, capsys, monkeypatch):
+    table = gallery.rename(gallery.parent.parent / "index.csv")
+    monkeypatch.chdir(table.parent)
+    search = ["retrieve", QUERY, models[0], "--dataset", "index.csv", "--json"]
+    assert run(search) == 5
+    assert (
+        f"`{flags[0]} {flags[1]}`".format("FOLDER")
+        in json.loads(capsys.readouterr().out)["error"]["message"]
+    )
+    assert run([*search, *(flag.format("photos") for flag in flags)]) == 0
+    assert json.loads(capsys.readouterr().out)["split"] == "test"
+    assert run([*search, "--set", "root=photos"]) == 2
+    assert "must be dataset.KEY=VALUE" in capsys.readouterr().out

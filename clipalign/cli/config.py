@@ -21,9 +21,22 @@ def _shipped() -> dict[str, Path]:
     return {file.stem: file for file in Path(recipes.__path__[0]).glob("*.yaml")}
 
 
+def _to_copy() -> dict[str, Path]:
+    """What `cp` copies, by name: the recipes, and the concept files."""
+    from clipalign.tasks import concepts
+
+    files = Path(concepts.__path__[0]).glob("*.yaml")
+    return _shipped() | {f"concept/{file.stem}": file for file in files}
+
+
 def _recipes(incomplete: str) -> list[str]:
     """Completes the name of a recipe."""
     return sorted(name for name in _shipped() if name.startswith(incomplete))
+
+
+def _copies(incomplete: str) -> list[str]:
+    """Completes the name of what is copied."""
+    return sorted(name for name in _to_copy() if name.startswith(incomplete))
 
 
 def _file(path: Path) -> Path:
@@ -112,7 +125,11 @@ def schema(as_json: JsonFlag = False, quiet: QuietFlag = False) -> None:
 @app.command()
 def cp(
     name: Annotated[
-        str, typer.Argument(help="Recipe that ships with clipalign.", autocompletion=_recipes)
+        str,
+        typer.Argument(
+            help="Recipe that ships with clipalign, or concept/NAME for a concept file.",
+            autocompletion=_copies,
+        ),
     ],
     to: Annotated[
         Path | None, typer.Argument(help="Where to write it; ./NAME.yaml if left out.")
@@ -121,18 +138,19 @@ def cp(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Copy a recipe, with its comments, to edit.
+    """Copy a recipe or a concept file, with its comments, to edit.
 
     \b
-    Example:
+    Examples:
       clipalign config cp typographic my-recipe.yaml
+      clipalign config cp concept/gender age.yaml      # for train --task concept
     """
-    shipped = _shipped()
+    shipped = _to_copy()
     if name not in shipped:
         raise UsageError(f"There is no recipe {name!r}.{near_matches(name, shipped)}")
-    target = to or Path(f"{name}.yaml")
+    target = to or Path(shipped[name].name)
     if target.is_dir():
-        target /= f"{name}.yaml"
+        target /= shipped[name].name
     try:
         with target.open("w" if force else "x", encoding="utf-8") as file:
             file.write(shipped[name].read_text(encoding="utf-8"))

@@ -56,7 +56,8 @@ class ConceptTask:
         model_config = ConfigDict(extra="forbid", frozen=True)
 
         concept: ConceptSpec = Field(
-            description="A concept file (YAML), or one that ships: gender."
+            description="A concept file (YAML), or one that ships: gender, which `clipalign config "
+            "cp concept/gender mine.yaml` copies to edit."
         )
         attribute: str | None = Field(
             None, description="Column of the value; null for the concept's, label for the class."

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
 from clipalign.cli.app import run
 from clipalign.config import RunConfig, load_config
+from clipalign.tasks.concepts.file import load_concept
 
 
 def test_show_prints_every_key_with_what_it_means(command, tmp_path):
@@ -46,6 +48,20 @@ def test_copying_to_a_folder_or_another_name(command, tmp_path):
     document = json.loads(command("config", "cp", "typographic", "recipes", "--json").stdout)
     assert (tmp_path / document["file"]).is_file()
     assert command("config", "cp", "typographic", "none/mine.yaml").returncode == 3
+
+
+def test_a_concept_is_copied_and_the_messages_say_how(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(["config", "cp", "concept/gender", "age.yaml"]) == 0
+    assert run(["config", "cp", "concept/gender", "."]) == 0
+    assert load_concept("age.yaml") == load_concept("./gender.yaml") == load_concept("gender")
+    Path("age.yaml").write_text("name: age\n")
+    capsys.readouterr()
+    for spec in ("age.yaml", "other.yaml"):
+        assert run(["train", "--task", "concept", "--set", f"task.concept={spec}"]) == 3
+        assert "`clipalign config cp concept/gender mine.yaml` copies" in capsys.readouterr().err
+    assert run(["plugins", "show", "tasks/concept"]) == 0
+    assert "clipalign config cp concept/gender" in capsys.readouterr().out
 
 
 def test_an_unknown_recipe_names_the_near_ones(command):

@@ -131,7 +131,7 @@ def test_models_recipes_and_comparisons_complete(tmp_path, monkeypatch):
     for path, name in (("train",), "model"), (("eval",), "models"), (("export",), "model"):
         assert completed(path, name, "") == ["emoji-tiny", "runs/kto-1"]
         assert completed(path, name, "runs/") == ["runs/kto-1"]
-    assert completed(("config", "cp"), "name", "") == ["gender", "typographic"]
+    assert completed(("config", "cp"), "name", "") == ["concept/gender", "gender", "typographic"]
     assert completed(("config", "cp"), "name", "ty") == ["typographic"]
     assert completed(("compare",), "recipe", "") == ["comparisons/", "recipe.yaml", "runs/"]
     assert completed(("compare",), "recipe", "comparisons/") == ["comparisons/mine/"]

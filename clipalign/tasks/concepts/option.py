@@ -11,12 +11,14 @@ from clipalign.tasks.concepts.file import load_concept
 
 __all__ = ["ConceptSpec"]
 
+_ADVICE = "`clipalign config cp concept/gender mine.yaml` copies the one that ships, to edit."
+
 
 def _loads(spec: str) -> str:
     try:
         load_concept(spec)
     except ConfigError as error:
-        raise ValueError(str(error).replace("\n", "\n  ")) from None
+        raise ValueError(f"{error}\n{_ADVICE}".replace("\n", "\n  ")) from None
     return spec
 
 

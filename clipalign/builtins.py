@@ -71,11 +71,13 @@ def register_tasks(register: Register) -> None:
         # stiff enough that W_t stays sound for t < 0, where reading is turned up
         train={"head": {"orthogonality": 0.04}},
     )
-    home = "clipalign.tasks.concept"
+    home, asked = "clipalign.tasks.concept", ("concept", "attribute", "activity")
     register(
         "concept",
         f"{home}:ConceptTask",
         summary="Flip a concept of your own in the captions, and hold everything else.",
+        suite="gender",
+        suite_options=asked,
         trainable="head",
         # soft: to reverse what images and texts share, some singular values must grow
         train={"head": {"epochs": 60, "batch_size": 64, "orthogonality": 1e-6}},
@@ -85,6 +87,7 @@ def register_tasks(register: Register) -> None:
         f"{home}:GenderTask",
         summary="Flip woman and man in the captions, and hold everything else.",
         suite="gender",
+        suite_options=asked,
         dataset="emoji-people",
         trainable="head",
         # soft: to reverse what images and texts share, some singular values must grow

@@ -86,7 +86,8 @@ def register_tasks(register: Register) -> None:
     """Makers of preferences. The target builds a `clipalign.tasks.base.Task`.
 
     Its metadata may say what goes with the task where a configuration leaves it open: `dataset`,
-    `trainable`, `train` (a mapping) and the `suite` that a training ends with.
+    `trainable`, `train` (a mapping) and the `suite` that a training ends with; `suite_options` (a
+    tuple) names the task's options that the suite takes too, and is then given.
     """
 
 

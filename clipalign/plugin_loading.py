@@ -212,6 +212,7 @@ _FACTS: Mapping[str, type] = {
     "dataset": str,
     "trainable": str,
     "suite": str,
+    "suite_options": tuple,
     "path": str,
     "train": Mapping,
     "table": Mapping,
@@ -230,7 +231,7 @@ def check_facts(call: str, metadata: Mapping[str, Any]) -> None:
     for key, kind in _FACTS.items():
         value = metadata.get(key)
         if key in metadata and not isinstance(value, kind):
-            wanted = "text" if kind is str else "a mapping"
+            wanted = {"str": "text", "tuple": "a tuple"}.get(kind.__name__, "a mapping")
             raise PluginError(f"{call}: {key} must be {wanted}, not {value!r:.60}.")
     for part, keys in metadata.get("train", {}).items():
         if not isinstance(keys, Mapping):

@@ -27,6 +27,7 @@ from PIL import Image
 import clipalign
 from clipalign.config import RunConfig
 from clipalign.plugins import registry
+from clipalign.tasks.concepts.file import Concept
 from tests.command_lines import ROOT, arguments_of, parse, simple_commands
 
 SHELL = ("sh", "bash")
@@ -96,6 +97,9 @@ PLAN = {
             ("-1:1:0.1", "-1:1:0.5"),
             ("--suite gender", "--suite gender --set resamples=100 --set dataset.test_views=1"),
         ),
+    ),
+    ("README.md", "name: age"): How(
+        "ELSEWHERE", "tests/cli/test_train_command.py trains with this concept"
     ),
     ("README.md", "clipalign prepare typographic --dataset ./photos -o prefs/ --shard 3/64"): How(
         "SMALL",
@@ -243,8 +247,12 @@ def test_python_uses_names_that_exist(block):
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "yaml"], ids=name_of)
-def test_yaml_has_keys_of_a_configuration(block):
-    assert set(yaml.safe_load(block.text)) <= set(RunConfig.model_fields)
+def test_yaml_is_a_concept_or_has_keys_of_a_configuration(block):
+    tree = yaml.safe_load(block.text)
+    if "captions" in tree:
+        Concept.model_validate(tree)
+    else:
+        assert set(tree) <= set(RunConfig.model_fields)
 
 
 def test_the_recipe_for_a_cluster_is_valid(monkeypatch, capsys):

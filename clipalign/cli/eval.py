@@ -44,8 +44,8 @@ def evaluate_(
         list[str] | None,
         typer.Option(
             "--suite",
-            help="What to measure: typographic (the default), gender, reading, retention or "
-            "a plugin's. May be repeated.",
+            help="What to measure: typographic, gender, reading, retention or a plugin's; if left "
+            "out, that of the run's task on the run's images, else typographic. May be repeated.",
             autocompletion=complete("suites"),
         ),
     ] = None,
@@ -86,8 +86,11 @@ def evaluate_(
 ) -> None:
     """Measure models, with intervals, beside the models that they started from.
 
+    A run is measured as after its training, unless --suite says otherwise.
+
     \b
     Examples:
+      clipalign eval                                    # the newest run
       clipalign eval --suite typographic
       clipalign eval runs/dpo runs/kto --suite gender --against reference --json
       clipalign eval ViT-B-32/openai --dataset photos --set styles=[note] -o out
@@ -97,11 +100,12 @@ def evaluate_(
       clipalign eval --suite typographic --suite gender --set gender.resamples=500
     """
     out = Console(json=as_json, quiet=quiet)
-    names = list(dict.fromkeys(suites or ["typographic"]))
-    options = _options(all_settings(settings, dataset_settings), names)
+    given = all_settings(settings, dataset_settings)
+    named = list(dict.fromkeys(suites or ()))
     chosen = list(dict.fromkeys(models or [_newest(out)]))
     for spec in [*chosen, *([against] if against not in (None, "reference", "none") else [])]:
         _check(spec)
+    options = {spec: _options(given, named or [_own_suite(spec)]) for spec in chosen}
     out.load("torch", "open_clip")
     from clipalign.evals.evaluate import evaluate, result_path
     from clipalign.models.spec import parse_model_spec
@@ -118,11 +122,11 @@ def evaluate_(
                     folder = run / "results"
                 found = evaluate(
                     spec,
-                    suites=names,
+                    suites=named or None,
                     against=_other(against, run),
                     dataset=dataset,
-                    suite_options={name: options[name] for name in names},
-                    dataset_options=options["dataset"],
+                    suite_options={k: v for k, v in options[spec].items() if k != "dataset"},
+                    dataset_options=options[spec]["dataset"],
                     splits=splits,
                     seed=seed,
                     output=folder,
@@ -158,6 +162,14 @@ def _newest(out: Console) -> str:
         return _DEFAULT_MODEL
     out.note(f"The newest run is {run}.")
     return str(run)
+
+
+def _own_suite(spec: str) -> str:
+    """The suite that measures a model where none is named."""
+    from clipalign.evals.own_suite import own_suite
+    from clipalign.models.spec import parse_model_spec
+
+    return own_suite(parse_model_spec(spec)).name
 
 
 def _check(spec: str) -> None:

@@ -245,7 +245,7 @@ def where_next(run: Path, document: dict[str, Any]) -> list[str]:
     """Commands that go on from a run."""
     if document["state"] != "finished":
         return [f"clipalign train --resume {run}"]
-    found = [] if document["results"] else [f"clipalign eval {run} --suite {_suite(document)}"]
+    found = [] if document["results"] else [f"clipalign eval {run}{_suite(document)}"]
     if "report" in registry("commands").names():
         found.append(f"clipalign report {run}")
     turned = "--method interpolate --alpha auto"
@@ -255,8 +255,12 @@ def where_next(run: Path, document: dict[str, Any]) -> list[str]:
 
 
 def _suite(document: dict[str, Any]) -> str:
-    task, tasks = str(document["task"]), registry("tasks")
-    return str(tasks.entry(task).metadata.get("suite", task)) if task in tasks.names() else task
+    """What eval must be told to measure a run; "" where its task has a suite."""
+    from clipalign.evals.own_suite import suite_of_task
+
+    task = str(document["task"])
+    known = task in registry("tasks").names() and suite_of_task(task, {})
+    return "" if known else " --suite retention"
 
 
 _HEADLINE = {"suite", "model", "against", "dataset", "metrics", "comparisons", "warnings"}

@@ -21,6 +21,7 @@ from clipalign.comparison.recipe import (
 )
 from clipalign.config import RunConfig, build_config
 from clipalign.errors import ConfigError, RunError, UsageError
+from clipalign.evals.own_suite import suite_of_task
 from clipalign.files import SUMS, changed_file
 from clipalign.options import option_problems, options_model
 from clipalign.plugins import registry
@@ -230,39 +231,40 @@ def _evaluations(
     recipe: Recipe, base: RunConfig, check_options: bool, problems: list[str]
 ) -> list[Evaluation]:
     """The recipe's evaluations, or the suite of the base's task and what is retained."""
-    own = str(registry("tasks").entry(base.task).metadata.get("suite", base.task))
+    own = suite_of_task(base.task, {})
     given: Sequence[Evaluation] | None = recipe.evaluate
     if given is None:
-        names = [own, "retention"] if own in registry("suites").names() else ["retention"]
+        names = [own.name, "retention"] if own else ["retention"]
         given = [Evaluation(suite=name) for name in dict.fromkeys(names)]
     found = []
     for evaluation in given:
+        if own and evaluation.suite == own.name:
+            evaluation = evaluation.model_copy(update=_of_base(evaluation, base))
         if check_options:
             where = f"evaluate.{evaluation.label}"
             problems += option_problems("suites", evaluation.suite, evaluation.options, where)
-        if evaluation.dataset is None and evaluation.suite == own:
-            dataset, options = _data_of(base)
-            update = {
-                "dataset": dataset,
-                "dataset_options": evaluation.dataset_options or options,
-            }
-            evaluation = evaluation.model_copy(update=update)
         found.append(evaluation)
     return found
 
 
-def _data_of(base: RunConfig) -> tuple[str, dict[str, Any]]:
-    """The images that the base's preferences come from.
+def _of_base(evaluation: Evaluation, base: RunConfig) -> dict[str, Any]:
+    """What an evaluation by the suite of the base's task takes from the base, if it says nothing.
 
     Raises:
         DataError: its prepared set is damaged or absent.
     """
-    if base.data is None:
-        return base.dataset, base.dataset_options
-    from clipalign.tasks.preference_set import PreferenceSet
+    task_options, dataset, options = base.task_options, base.dataset, base.dataset_options
+    if base.data is not None:
+        from clipalign.tasks.preference_set import PreferenceSet
 
-    manifest = PreferenceSet.open(base.data).manifest
-    return manifest.dataset, manifest.dataset_options
+        manifest = PreferenceSet.open(base.data).manifest
+        task_options = manifest.options
+        dataset, options = manifest.dataset, manifest.dataset_options
+    own = suite_of_task(base.task, task_options)
+    found: dict[str, Any] = {"options": {**(own.options if own else {}), **evaluation.options}}
+    if evaluation.dataset is None:
+        found |= {"dataset": dataset, "dataset_options": evaluation.dataset_options or options}
+    return found
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from pydantic import BaseModel
 
 from clipalign.arguments import check_whole, plain_arguments
 from clipalign.datasets.base import Dataset
-from clipalign.datasets.locate import in_memory, load_dataset, locate_dataset, place_of
+from clipalign.datasets.locate import in_memory, locate_dataset
 from clipalign.errors import DataError, PluginError, RunError, UsageError, near_matches
 from clipalign.evals.base import EvalContext, Outcome, Suite
 from clipalign.evals.card import card_is_old, refresh_card
 from clipalign.evals.heads import head_on
+from clipalign.evals.own_suite import own_suite, suite_of_run
 from clipalign.evals.places import check_place, planned_path, result_path
 from clipalign.evals.results import SuiteResult, write_result
 from clipalign.evals.retention import with_retention
@@ -26,9 +27,8 @@ from clipalign.models.loaded import LoadedModel
 from clipalign.models.spec import ModelSpec, parse_model_spec
 from clipalign.options import component
 from clipalign.plain_yaml import read_yaml_mapping
-from clipalign.plugins import owner_of, registry
+from clipalign.plugins import owner_of
 from clipalign.progress import Reporter, heard_by
-from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.text import listed
 from clipalign.training.distributed import join
 from clipalign.training.rundir import RunDirectory
@@ -43,7 +43,7 @@ REFERENCE = "reference"
 def evaluate(
     model: str | os.PathLike[str] | LoadedModel = "emoji-tiny",
     *,
-    suites: Sequence[str] = ("typographic",),
+    suites: Sequence[str] | None = None,
     against: str | os.PathLike[str] | LoadedModel | None = None,
     dataset: str | Path | Dataset | None = None,
     suite_options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -67,10 +67,12 @@ def evaluate(
 
     Args:
         model: model spec, a run directory included, or a loaded model.
-        suites: registered names, or one.
+        suites: registered names, or one; None for the suite of a run's task, on the images that
+            its preferences came from; `typographic` for any other model, and where there is none.
         against: "reference" for the model that a run started from, any other model spec, or a
             loaded model; None for no comparison.
-        dataset: registered name, a folder, a table file, or a dataset; None for each suite's own.
+        dataset: registered name, a folder, a table file, or a dataset; None for each suite's own,
+            or the run's where `suites` is None.
         suite_options: by the name of the suite.
         dataset_options: of a dataset given by name or path.
         splits: names; None for the suite's own (`Suite.splits`) of its own dataset, and otherwise
@@ -102,9 +104,23 @@ def evaluate(
     check_whole("batch_size", batch_size, 1, optional=True)
     world = join()
     say = heard_by(reporter if world.first else None)
-    suites, splits = listed(suites), None if splits is None else listed(splits)
-    work = _work(suites, suite_options or {}, dataset, dataset_options or {}, splits)
     spec = model.spec if isinstance(model, LoadedModel) else parse_model_spec(model)
+    splits = None if splits is None else listed(splits)
+    if suites is None:
+        own = own_suite(spec)
+        suites = [own.name]
+        given = suite_options or {}
+        suite_options = {**given, own.name: {**own.options, **given.get(own.name, {})}}
+        if dataset is None:
+            dataset = own.dataset
+            dataset_options = {**own.dataset_options, **(dataset_options or {})}
+            if missing := own.missing():
+                raise DataError(
+                    f"The images that {spec} was trained on are not here. {missing} Name others as "
+                    "--dataset, in Python dataset=…."
+                )
+    suites = listed(suites)
+    work = _work(suites, suite_options or {}, dataset, dataset_options or {}, splits)
     if against == REFERENCE:
         against = _reference_of(spec)
     run = spec.run
@@ -205,48 +221,31 @@ def evaluate_run(
         images that the run's preference set was made of are not here.
 
     Raises:
-        RunError: it is not a finished run.
+        ConfigError, ModelError: it is not a finished run.
+        RunError: its configuration was changed.
     """
-    _, config = RunDirectory.open(Path(run))
-    facts = registry("tasks").entry(config.task).metadata
-    suite = str(facts.get("suite", config.task))
     say = heard_by(reporter)
-    if suite not in registry("suites").names():
-        say.note(f"No suite belongs to this task; clipalign eval {run} --suite … measures the run.")
+    own = suite_of_run(Path(run))
+    if own is None:
+        say.note(
+            f"No suite belongs to this task. Name one: clipalign eval {run} --suite retention, or, "
+            f"with labelled images, clipalign eval {run} --suite typographic --dataset PATH"
+        )
         return []
-    dataset, options = config.dataset, config.dataset_options
-    if config.data is not None and config.data.is_dir():
-        manifest = PreferenceSet.open(config.data).manifest
-        dataset, options = manifest.dataset, manifest.dataset_options
-        if missing := _missing(dataset, options):
-            say.note(
-                f"Not measured: the images that {config.data} was made of are not here. {missing} "
-                f"Measure the run with: clipalign eval {run} --suite {suite} --dataset PATH"
-            )
-            return []
+    if missing := own.missing():
+        say.note(
+            f"Not measured: the images that {run} was trained on are not here. {missing} Measure "
+            f"the run with: clipalign eval {run} --dataset PATH"
+        )
+        return []
     return evaluate(
         run,
-        suites=[suite],
         against=REFERENCE,
-        dataset=dataset,
-        dataset_options=options,
         device=device,
         retention=True,
         only_missing=only_missing,
         reporter=say,
     )
-
-
-def _missing(dataset: str, options: Mapping[str, Any]) -> str | None:
-    """Why images that lie in no place of this disk cannot be had, as a set may have been moved."""
-    place = place_of(dataset, options)
-    if place is None or Path(place).exists():
-        return None
-    try:
-        load_dataset(dataset, options)
-    except DataError as error:
-        return str(error)
-    return None
 
 
 def default_splits(dataset: Dataset) -> list[str]:

@@ -45,6 +45,12 @@ class GenderSuite:
         concept: ConceptSpec = Field(
             "gender", description="A concept file (YAML); gender for the one that ships."
         )
+        attribute: str | None = Field(
+            None, description="Column of the value; null for the concept's, label for the class."
+        )
+        activity: str | None = Field(
+            None, description="Column of the activity; null for the concept's, label for the class."
+        )
         queries: tuple[str, ...] | None = Field(
             None,
             description="Activities to search for; null for occupations where a column kind tells "
@@ -70,7 +76,10 @@ class GenderSuite:
 
     def __init__(self, **options: Any) -> None:
         self.options = self.Options(**options)
-        self.concept = load_concept(self.options.concept)
+        columns = {"attribute": self.options.attribute, "activity": self.options.activity}
+        self.concept = load_concept(self.options.concept).model_copy(
+            update={key: column for key, column in columns.items() if column is not None}
+        )
 
     def run(self, context: EvalContext) -> Outcome:
         """Score one split.
@@ -112,7 +121,8 @@ class GenderSuite:
         result = context.result(
             self,
             len(grouped.value),
-            options=options.model_dump(mode="json")
+            # columns are named where the concept's are not taken
+            options=options.model_dump(mode="json", exclude_none=True)
             | {
                 "queries": list(queries),
                 "k": k,

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from clipalign.errors import DataError, RunError, UsageError, near_matches
+from clipalign.evals.own_suite import OwnSuite, suite_of_run
 from clipalign.evals.results import SuiteResult, read_result, read_rows
 from clipalign.files import parse_json, read_regular
 from clipalign.models.spec import CONFIG_NAME, is_run, run_around, runs_within
 from clipalign.plain_yaml import read_yaml_mapping
-from clipalign.plugins import registry
 from clipalign.training.rundir import RunDirectory
 from clipalign.transforms.context import RECORD
 from clipalign.transforms.scan_files import KEPT
@@ -189,12 +189,11 @@ def _measuring(model: Path) -> list[str]:
     record = model / RECORD
     made = read_yaml_mapping(record) if record.is_file() else {}
     run = Path(str(made.get("source")))
-    task = read_yaml_mapping(run / "config.yaml").get("task") if is_run(run) else None
-    tasks, suites = registry("tasks"), registry("suites").names()
-    suite = tasks.entry(str(task)).metadata.get("suite") if task in tasks.names() else None
+    own = (suite_of_run(run) if is_run(run) else None) or OwnSuite("typographic")
     against = made.get("model")
     return [
-        *("clipalign", "eval", str(model), "--suite", suite if suite in suites else "typographic"),
+        *("clipalign", "eval", str(model), "--suite", own.name),
+        *(word for key, value in own.options.items() for word in ("--set", f"{key}={value}")),
         *(("--against", against) if isinstance(against, str) else ()),
         *("-o", str(model / "results")),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from clipalign.cli.app import run
 from clipalign.config import RunConfig
 from clipalign.config_text import dump_config
 from clipalign.training.rundir import RunDirectory
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +50,30 @@ def test_a_concept_needs_no_label(people, capsys):
     (result,) = clipalign.evaluate("runs/g", suites=["gender"], dataset=people)
     assert result.dataset.n == 8
     assert run(["transform", "runs/g", "--t", "auto", "--epsilon", "1", "-o", "out"]) == 0
+
+
+@pytest.mark.parametrize("column", ["age", "stage"])
+def test_the_readmes_concept_is_trained_and_measured_by(column, people, monkeypatch, capsys):
+    monkeypatch.setattr("clipalign.evals.evaluate.with_retention", lambda result, _: result)
+    [text] = re.findall(r"^```yaml\n(name: .*?)^```$", README.read_text(), re.M | re.S)
+    Path("age.yaml").write_text(text)
+    rows = [f"{i}.png,{('old', 'young')[i % 2]}" for i in range(8)]
+    people.write_text("\n".join([f"path,{column}", *rows]) + "\n")
+    train = ["train", "--task", "concept", "--set", "task.concept=age.yaml", "--steps", "1"]
+    other = [] if column == "age" else ["--set", f"task.attribute={column}"]
+    assert run([*train, *other, "--dataset", str(people), "-o", "runs/c", "--json"]) == 0
+    (after,) = json.loads(capsys.readouterr().out)["results"]
+    assert after["suite"] == "gender"
+    assert after["options"]["values"] == ["old", "young"]
+    assert after["dataset"]["n"] == 8
+    assert run(["eval", "runs/c", "--set", "resamples=200", "--json"]) == 0
+    (again,) = json.loads(capsys.readouterr().out)["results"]
+    assert again["options"]["resamples"] == 200
+    assert [again[key] for key in ("prompts", "against")] == [
+        after[key] for key in ("prompts", "against")
+    ]
+    values = {name: metric["value"] for name, metric in after["metrics"].items()}
+    assert {name: metric["value"] for name, metric in again["metrics"].items()} == values
 
 
 def test_written_words_need_one_and_say_which_column_may_be_it(people, capsys):

@@ -126,6 +126,20 @@ def test_the_axes_come_from_the_suite_or_the_recipe(tmp_path):
     assert [(a.metric, a.better) for a in found.axes_of_suite()] == [("od", None), ("ocr", "lower")]
 
 
+def test_a_concept_of_ones_own_is_measured_by_it(tmp_path):
+    base = {
+        **BASE, "task": "concept", "task_options": {"concept": "gender", "balance": False},
+        "dataset": "emoji-people", "trainable": "head",
+    }  # fmt: skip
+    found = plan(tmp_path, base=base).evaluations
+    assert [(e.suite, e.dataset, e.options) for e in found] == [
+        ("gender", "emoji-people", {"concept": "gender"}), ("retention", None, {}),
+    ]  # fmt: skip
+    own = [{"suite": "gender", "options": {"k": 3}}]
+    [found] = plan(tmp_path, base=base, evaluate=own).evaluations
+    assert found.options == {"concept": "gender", "k": 3}
+
+
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [

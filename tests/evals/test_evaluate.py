@@ -11,7 +11,7 @@ from PIL import Image
 from clipalign.config import RunConfig
 from clipalign.config_text import dump_config
 from clipalign.datasets.emoji import EmojiWorld
-from clipalign.errors import ConfigError, ModelError, RunError, StorageError, UsageError
+from clipalign.errors import ConfigError, DataError, ModelError, RunError, StorageError, UsageError
 from clipalign.evals import evaluate as module
 from clipalign.evals.base import EvalContext
 from clipalign.evals.evaluate import default_splits, evaluate, evaluate_run, result_path
@@ -173,17 +173,38 @@ def test_other_images_in_memory_are_other_images(small_models, tmp_path):
     assert not any("trained on" in line for line in other)
 
 
-def test_a_task_brings_its_suite_and_its_data(run, monkeypatch):
+def test_a_run_is_measured_by_the_suite_of_its_task_on_its_own_images(run, monkeypatch, notes):
     asked = []
-    monkeypatch.setattr(module, "evaluate", lambda *a, **k: asked.append((a, k)) or ["result"])
-    assert evaluate_run(run, device="cpu") == ["result"]
-    assert asked[0][0] == (run,)
-    assert asked[0][1]["suites"] == ["typographic"]
-    assert asked[0][1]["against"] == "reference"
-    assert asked[0][1]["dataset"] == "emoji"
-    (run / "config.yaml").write_text("task: concept\n")  # has no suite of its own
-    assert evaluate_run(run) == []
-    assert len(asked) == 1
+    monkeypatch.setattr(module, "_work", lambda *a: asked.append(a) or [])
+    for config, work in (
+        ("", (["typographic"], {"typographic": {}}, "emoji", {})),
+        ("task: gender\n", (["gender"], {"gender": {}}, "emoji-people", {})),
+        (
+            "task: concept\ntask_options: {concept: age.yaml, balance: false}\n"
+            "dataset: emoji-people\ndataset_options: {test_views: 1}\n",
+            (
+                ["gender"], {"gender": {"concept": "age.yaml"}}, "emoji-people", {"test_views": 1},
+            ),
+        ),
+    ):  # fmt: skip
+        (run / "config.yaml").write_text(f"model: emoji-tiny\n{config}")
+        assert evaluate_run(run, device="cpu") == evaluate(run) == []
+        assert asked[-1] == asked[-2] == (*work, None)
+    evaluate(run, suite_options={"gender": {"k": 3}}, dataset_options={"test_views": 2})
+    more = {"gender": {"concept": "age.yaml", "k": 3}}
+    assert asked[-1] == (["gender"], more, "emoji-people", {"test_views": 2}, None)
+    evaluate(run, dataset="emoji")
+    assert asked[-1] == (["gender"], {"gender": {"concept": "age.yaml"}}, "emoji", {}, None)
+    evaluate(run, suites=["typographic"])
+    assert asked[-1] == (["typographic"], {}, None, {}, None)
+    # a task without a suite of its own
+    (run / "config.yaml").write_text("model: emoji-tiny\ntask: preferences\n")
+    assert evaluate(run) == []
+    assert asked[-1] == (["typographic"], {"typographic": {}}, None, {}, None)
+    before = len(asked)
+    assert evaluate_run(run, reporter=notes) == []
+    assert len(asked) == before
+    assert f"clipalign eval {run} --suite retention" in notes.lines[-1]
 
 
 def test_a_set_that_was_moved_without_its_photographs_is_trained_on_and_not_measured(
@@ -196,9 +217,12 @@ def test_a_set_that_was_moved_without_its_photographs_is_trained_on_and_not_meas
     prepare("typographic", photos, tmp_path / "prefs")
     shutil.rmtree(photos)
     (run / "config.yaml").write_text(f"data: {tmp_path / 'prefs'}\n")
+    shutil.copy(tmp_path / "prefs" / "manifest.yaml", run)
     assert evaluate_run(run, reporter=notes) == []
     assert f"There is no folder {photos}." in notes.lines[-1]
-    assert f"clipalign eval {run} --suite typographic --dataset PATH" in notes.lines[-1]
+    assert f"clipalign eval {run} --dataset PATH" in notes.lines[-1]
+    with pytest.raises(DataError, match="are not here"):
+        evaluate(run)
 
 
 def test_the_splits_that_test_come_first(shapes):

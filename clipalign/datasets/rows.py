@@ -1,6 +1,7 @@
 """Read the rows of a CSV, JSON Lines or Parquet file as text cells, with what is wrong of each.
 
-The cells of a CSV are parted by commas, or where its first line has none by semicolons or tabs.
+The cells of a CSV are parted by commas, or where its first line has none by semicolons or tabs. A
+first column without a name is passed over: it is the index that pandas writes.
 
 Rows are numbered as a text editor or a spreadsheet shows them: the first row of a CSV after its
 header is row 2, the first line of a JSON Lines file row 1, the first row of a Parquet file row 1.
@@ -13,6 +14,7 @@ import importlib
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, time
@@ -100,8 +102,15 @@ def _csv(path: Path) -> list[Row]:
 
 def _header(path: Path, cells: list[str]) -> list[str]:
     header = [cell.strip() for cell in cells]
-    if len(set(header)) < len(header) or "" in header or _broken("".join(header)):
-        raise DataError(f"{path}: its first line must name the columns, each once, in UTF-8.")
+    where = f"{path}: its first line, which names the columns,"
+    if _broken("".join(header)):
+        raise DataError(f"{where} is {_NOT_UTF8}.")
+    first = 1 if len(header) > 1 else 0
+    unnamed = [str(i) for i, name in enumerate(header, 1) if not name and i > first]
+    if unnamed:
+        raise DataError(f"{where} has no name for column {', '.join(unnamed)}.")
+    if repeated := [repr(name) for name, count in Counter(header).items() if count > 1]:
+        raise DataError(f"{where} names {', '.join(repeated)} more than once.")
     return header
 
 
@@ -112,7 +121,9 @@ def _csv_row(number: int, header: list[str], cells: list[str]) -> Row:
     if _broken("".join(cells)):
         problems.append(_NOT_UTF8)
         cells = []
-    return Row(number, dict(zip(header, cells, strict=False)), tuple(problems))
+    named = dict(zip(header, cells, strict=False))
+    named.pop("", None)
+    return Row(number, named, tuple(problems))
 
 
 def _jsonl(path: Path) -> list[Row]:

@@ -96,6 +96,15 @@ def test_cells_may_be_parted_by_semicolons_or_tabs(photos, mark, name):
     ]
 
 
+def test_the_index_that_pandas_writes_first_is_passed_over(photos):
+    plain = Table(path=table(photos, "image,label,note\na.png,cat,x\nb.png,dog,y\n"))
+    text = ",image,label,note\n0,a.png,cat,x\n1,b.png,dog,y\n"
+    with_index = Table(path=table(photos, text, "pandas.csv"))
+    assert with_index.examples("train") == plain.examples("train")
+    with pytest.raises(DataError, match="row 3: 3 cells, and the header has 4"):
+        Table(path=table(photos, ",image,label,note\n0,a.png,cat,x\nb.png,dog,y\n"))
+
+
 def test_columns_that_are_neither_text_nor_numbers_are_left_out(photos):
     arrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -213,13 +222,27 @@ def test_json_rows_that_are_wrong_are_listed(photos):
         (b"", "has no rows"),
         (b"image,label\n", "has no rows"),
         ("image,label\na.png,cat\n".encode("utf-16"), "is UTF-16. Save it as UTF-8"),
-        (b"image,image\na.png,b.png\n", "each once"),
+        (b"image,image\na.png,b.png\n", "names 'image' more than once"),
+        (b",image,,\n0,a.png,b,c\n", "has no name for column 3, 4"),
+        (b'""\n0\n', "has no name for column 1"),
+        (b"image,stra\xdfe\na.png,x\n", "names the columns, is not UTF-8 text; save the table as"),
         (b"name,label\na.png,cat\n", "no column 'image' or 'file_name' or 'path' of images"),
         (b'image,label\n"a.png,cat\n', "line"),
         (b"image,label\n" + b"x" * 10_000_000 + b",cat\n", "line 2: field larger than field limit"),
     ],
-    ids=["empty", "header", "utf-16", "twice", "column", "quote", "huge cell"],
-)
+    ids=[
+        "empty",
+        "header",
+        "utf-16",
+        "twice",
+        "unnamed",
+        "no name",
+        "latin-1",
+        "column",
+        "quote",
+        "huge cell",
+    ],
+)  # fmt: skip
 def test_what_is_no_table_says_why(photos, content, message):
     with pytest.raises(DataError, match=message):
         Table(path=table(photos, content))

@@ -35,6 +35,16 @@ PAIRS = [(f"{name}.png", f"a {name} wall", f"not {name}") for name in COLOURS]
 JUDGED = [(f"{n}.png", t, d) for n in COLOURS for t, d in ((f"{n}!", "yes"), ("a dog", "0"))]
 
 
+def test_the_index_that_pandas_writes_first_is_passed_over(table, tmp_path):
+    header = ("image", "chosen", "rejected")
+    plain = prepare("preferences", table(header, PAIRS), tmp_path / "plain")
+    indexed = [(i, *row) for i, row in enumerate(PAIRS)]
+    made = prepare("preferences", table(("", *header), indexed), tmp_path / "out")
+    assert [(r.key, r.chosen, r.rejected, r.columns) for r in made.rows("train")] == [
+        (r.key, r.chosen, r.rejected, r.columns) for r in plain.rows("train")
+    ]
+
+
 def test_pairs_become_rows_that_hold_their_own_image_still(table, tmp_path):
     path = table(("image", "chosen", "rejected", "who"), [(*row, "ann") for row in PAIRS])
     made = prepare("preferences", path, tmp_path / "out")

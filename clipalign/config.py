@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from clipalign.config_tree import assign, task_of_set, tree_of
-from clipalign.dataset_specs import is_shard_pattern, no_dataset
+from clipalign.dataset_specs import TABLES, is_shard_pattern, is_table, no_dataset
 from clipalign.entries import TermEntry, TrackerEntry, sum_name
 from clipalign.errors import ConfigError, ModelError, UsageError
 from clipalign.named_options import as_written, place_of_option, problems_in_options
@@ -256,6 +256,16 @@ class RunConfig(_Tree):
                 raise ValueError(no_dataset(name)) from None
             raise ValueError(str(error)) from None
         return name
+
+    @field_validator("data")
+    @classmethod
+    def _set_or_table(cls, data: Path | None) -> Path | None:
+        if data is not None and os.path.isfile(data) and not is_table(data):
+            raise ValueError(
+                f"{data} is neither a table of judgements ({', '.join(TABLES)}) nor a folder that "
+                "`clipalign prepare` made"
+            )
+        return data
 
     @field_validator("method_options")
     @classmethod

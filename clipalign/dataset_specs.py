@@ -14,6 +14,7 @@ from clipalign.errors import UsageError, near_matches
 from clipalign.plugins import registry
 
 __all__ = [
+    "TABLES",
     "is_shard_pattern",
     "is_table",
     "label_of",

@@ -88,7 +88,10 @@ def as_written(kind: str, key: str, thing: Any) -> str | None:
 
 def _of_dataset(name: Any, data: Any, options: Mapping[str, Any]) -> list[str]:
     """Of the table that is given as data, or else of a registered dataset, folder or table."""
-    spec = data if isinstance(data, str) and is_table(data) else str(name)
+    given = data if isinstance(data, str) else ""
+    if given and not is_table(given):  # a prepared set takes none, which is said when it is open
+        return []
+    spec = given or str(name)
     known = spec.partition(":")[0] in registry("datasets").names()
     try:
         kind, options = locate_dataset(spec, options)

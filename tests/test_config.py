@@ -309,7 +309,8 @@ def test_a_place_that_is_missing_is_said_as_datasets_check_says_it(tmp_path):
 def test_what_is_missing_says_what_it_is_for_and_what_is_wrong_is_said_once():
     (found,) = problems(None, ["task=concept"], check_options=True)
     assert found == (
-        "task_options.concept: must be given: A concept file (YAML), or one that ships: gender."
+        "task_options.concept: must be given: A concept file (YAML), or one that ships: gender, "
+        "which `clipalign config cp concept/gender mine.yaml` copies to edit."
     )
     (found,) = problems(None, ["task_options.styles=[foo]"], check_options=True)
     assert found == "task_options.styles.0: should be 'outlined' or 'note' (got 'foo')"
@@ -326,3 +327,14 @@ def test_set_takes_an_option_by_what_it_is_of():
         None,
         ["dataset_options.concepts=20", "task_options.styles=[note]", "method_options.beta=0.5"],
     )
+
+
+@pytest.mark.parametrize("overrides", [(), ("dataset.root=photos",)])
+def test_data_that_is_no_table_is_told_what_a_table_is(overrides, tmp_path):
+    (tmp_path / "my.json").write_text("[]")
+    with pytest.raises(ConfigError) as refused:
+        load_config(None, overrides, check_options=True, data=str(tmp_path / "my.json"))
+    assert str(refused.value).splitlines()[1:] == [
+        f"  data: {tmp_path / 'my.json'} is neither a table of judgements (.csv, .tsv, .jsonl, "
+        ".parquet) nor a folder that `clipalign prepare` made"
+    ]

@@ -14,7 +14,7 @@ from clipalign.entries import Named, term
 from clipalign.errors import ConfigError, PluginError, UsageError
 from clipalign.objectives import Objective, PolicyBatch
 from clipalign.objectives.weighted_sum import WeightedSum
-from clipalign.options import explain
+from clipalign.options import HOW_OPTIONS, explain
 from clipalign.plugins import owner_of, registry
 from clipalign.regularisers import Regulariser
 
@@ -64,10 +64,14 @@ def objective(name: str | Sequence[Named], /, **options: Any) -> Objective:
             "`regulariser_weight`, which must be a number, 0 or more."
         )
     try:
-        return _guarded(cls(**options), f"The objective {name!r} of {owner_of(cls)}")
+        built = cls(**options)
     except ValidationError as error:
         lines = "\n".join(f"  {line}" for line in explain(error, cls.Options))
         raise ConfigError(f"The objective {name!r} cannot use these options:\n{lines}") from None
+    who = f"The objective {name!r} of {owner_of(cls)}"
+    if not hasattr(built, "options"):
+        raise PluginError(f"{who} is none: it has no options. {HOW_OPTIONS}.")
+    return _guarded(built, who)
 
 
 def _term(place: int, item: Named) -> tuple[float, Objective]:

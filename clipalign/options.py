@@ -17,6 +17,12 @@ from pydantic.fields import FieldInfo
 from clipalign.errors import ConfigError, PluginError, near_matches
 from clipalign.plugins import registry
 
+HOW_OPTIONS = (
+    "`Options` declares what it takes, and an `__init__` of its own must call "
+    "`super().__init__(**options)`"
+)
+"""What to do about a subclass of a base that keeps options, and has lost them."""
+
 
 def component(kind: str, name: str, /, **options: Any) -> Any:
     """Build a dataset, task, suite, transform or tracker: kind "datasets", name "folder", ….
@@ -34,7 +40,8 @@ def component(kind: str, name: str, /, **options: Any) -> Any:
         )
     built = registry(kind).load(name)(**options)
     if lacking := [a for a in _PROMISED.get(kind, ()) if not hasattr(built, a)]:
-        raise _no_component(kind, name, f"it has no {' and no '.join(lacking)}")
+        how = f". {HOW_OPTIONS}" if "options" in lacking and kind == "trackers" else ""
+        raise _no_component(kind, name, f"it has no {' and no '.join(lacking)}{how}")
     if kind in _NAMED and built.name != name:  # files and tables are named after it
         raise _no_component(kind, name, f"it calls itself {built.name!r}")
     return built
@@ -88,8 +95,20 @@ def option_problems(kind: str, name: str, options: Mapping[str, Any], where: str
     try:
         model.model_validate(dict(options))
     except ValidationError as error:
-        return [f"{where}.{line}" for line in explain(error, model)]
+        own = _parameters(target) - model.model_fields.keys()
+        return [
+            f"{where}.{line}" + (f" {HOW_OPTIONS}." if line.partition(":")[0] in own else "")
+            for line in explain(error, model)
+        ]
     return []
+
+
+def _parameters(target: Any) -> set[str]:
+    """Names of the arguments that build something; none where they cannot be told."""
+    try:
+        return set(inspect.signature(target).parameters)
+    except (TypeError, ValueError):  # written in C
+        return set()
 
 
 def options_model(target: Any) -> type[BaseModel] | None:

@@ -50,7 +50,12 @@ def list_(as_json: JsonFlag = False, quiet: QuietFlag = False) -> None:
 @app.command()
 def show(
     name: Annotated[
-        str, typer.Argument(help="Dataset, as the list names it.", autocompletion=_complete)
+        str,
+        typer.Argument(
+            metavar="NAME[:PATH]",
+            help="Dataset, as the list names it; a path after it is not looked at.",
+            autocompletion=_complete,
+        ),
     ],
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -67,9 +72,9 @@ def show(
     out = Console(json=as_json, quiet=quiet)
     from clipalign.datasets.known.description import catalogue
 
-    entry = registry("datasets").entry(name)
-    if name in catalogue():
-        known = catalogue()[name]
+    entry = registry("datasets").entry(name.partition(":")[0])
+    if entry.name in catalogue():
+        known = catalogue()[entry.name]
         document = known.model_dump(mode="json", by_alias=True, exclude_none=True)
         out.result(document, _description_text(known))
         return

@@ -90,7 +90,7 @@ def retrieve(
     if not values or len(values) > 8:  # too many for columns
         headings = ("MODEL", "TOP")
         rows = [
-            (f.model, ", ".join(f"{n} {value}" for value, n in f.counts.items()))
+            (f.model, ", ".join(f"{n} × {value}" for value, n in f.counts.items()))
             for f in found.found
         ]
     text = (

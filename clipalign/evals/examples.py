@@ -45,7 +45,9 @@ def readable(
         raise DataError(f"None of the {len(examples)} images can be read. The first: {why}")
     if not reasons:
         return rows, []
-    named = "; ".join(f"{examples[i].key} ({why})" for i, why in [*reasons.items()][:_LISTED])
+    listed = [(examples[i].key, why) for i, why in [*reasons.items()][:_LISTED]]
+    # a reason that begins with the name of the file says it once
+    named = "; ".join(f"{k} ({why.removeprefix(f'{k}: ').rstrip('.')})" for k, why in listed)
     more = f"; and {len(reasons) - _LISTED} more" if len(reasons) > _LISTED else ""
     return rows, [
         f"{len(reasons)} of {len(examples)} images could not be read and are left out: "

@@ -53,6 +53,14 @@ def test_everything_that_is_listed_can_be_shown(name, capsys):
     assert {"name", "title", "about", "splits", "licence", "templates"} <= document.keys()
 
 
+@pytest.mark.parametrize("name", ["folder", "oxford-pets"])
+def test_a_place_after_the_name_is_no_part_of_it(name, capsys):
+    assert run(["datasets", "show", name]) == 0
+    alone = capsys.readouterr().out
+    assert run(["datasets", "show", f"{name}:photos"]) == 0
+    assert capsys.readouterr().out == alone
+
+
 def test_the_embedded_world_is_shown_with_its_splits_and_options(capsys):
     assert run(["datasets", "show", "emoji", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -118,6 +119,16 @@ def test_the_command_prints_counts_and_makes_the_picture(gallery, models, comman
     assert "MODEL" in done.stdout
     assert "Picture: retrieve-a-photo-of-something.png" in done.stdout
     assert (tmp_path / "retrieve-a-photo-of-something.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_counts_of_many_values_are_told_from_the_values(gallery, models, capsys, monkeypatch):
+    monkeypatch.chdir(gallery.parent)
+    header, *rows = gallery.read_text().splitlines()
+    rows = [f"{row},{20 + i}" for i, row in enumerate(rows)]
+    gallery.write_text("\n".join([f"{header},age", *rows]) + "\n")
+    search = ["retrieve", QUERY, models[0], "--dataset", str(gallery), "--column", "age"]
+    assert run([*search, "--top", "2"]) == 0
+    assert re.search(r" 1 × 2\d, 1 × 2\d$", capsys.readouterr().out, re.M)
 
 
 @pytest.mark.parametrize("flags", [["--dataset-set", "root={}"], ["--set", "dataset.root={}"]])

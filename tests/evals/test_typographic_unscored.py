@@ -17,8 +17,8 @@ def test_unreadable_images_are_counted_named_and_never_silent(eyes, shapes, pain
     assert result.metrics["clean_accuracy"].n == 22
     assert result.metrics["attacked_accuracy"].n == 44
     assert result.warnings == [
-        "2 of 24 images could not be read and are left out: leaf-0-0 (leaf-0-0: the file is "
-        "truncated); stone-2-1 (stone-2-1: the file is truncated)."
+        "2 of 24 images could not be read and are left out: leaf-0-0 (the file is "
+        "truncated); stone-2-1 (the file is truncated)."
     ]
     assert [r["key"] for r in rows if "unreadable" in r] == ["leaf-0-0", "stone-2-1"]
     assert len(rows) == 22 * 3 + 2

@@ -242,7 +242,13 @@ def _interval(units: Sequence[Units], seed: int) -> Interval | None:
     stacked = np.concatenate([u.values for u in units])
     groups = np.tile(units[0].groups, len(units))
     return measure(
-        stacked, groups, higher_is_better=None, unit="", description="", seed=seed
+        stacked,
+        groups,
+        higher_is_better=None,
+        unit="",
+        description="",
+        seed=seed,
+        within=units[0].within,
     ).interval
 
 

@@ -17,6 +17,7 @@ from clipalign.evals.fairness import ranking
 from clipalign.evals.features import Encoded
 from clipalign.evals.percentiles import Percentile
 from clipalign.evals.scoring import Distance, Encodings, Scores
+from clipalign.evals.units import DISTANCES
 
 __all__ = ["Retained", "add_distance", "image_to_text", "text_to_image"]
 
@@ -180,7 +181,7 @@ def add_distance(
                 unit="nats",
                 description=f"{which} over the candidate texts, {words} of the images{of}.",
                 statistic=statistic,
-                within=(0.0, np.inf),
+                within=DISTANCES[name],
             )
     if (cosine := moved.cosine) is not None:
         there = np.isfinite(cosine)
@@ -191,5 +192,5 @@ def add_distance(
             higher_is_better=True,
             unit="cosine",
             description=f"Mean cosine of the model's and the reference's features of images{of}.",
-            within=(-1.0, 1.0),
+            within=DISTANCES["cosine_to_reference"],
         )

@@ -13,7 +13,7 @@ import functools
 import importlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,7 +24,23 @@ from clipalign.evals.measures import compare
 from clipalign.evals.results import Comparison, SuiteResult
 from clipalign.plugins import registry
 
-__all__ = ["Units", "compare_units", "gender", "reading", "retention", "typographic", "units_of"]
+__all__ = [
+    "DISTANCES",
+    "Units",
+    "compare_units",
+    "gender",
+    "reading",
+    "retention",
+    "typographic",
+    "units_of",
+]
+
+DISTANCES: Mapping[str, tuple[float, float]] = {
+    "kl_to_reference": (0.0, math.inf),
+    "reverse_kl_to_reference": (0.0, math.inf),
+    "cosine_to_reference": (-1.0, 1.0),
+}
+"""The least and the most that the mean distance to a reference can be, by its column."""
 
 Row: TypeAlias = Mapping[str, Any]
 Values: TypeAlias = npt.NDArray[np.float64] | npt.NDArray[np.bool_]
@@ -39,12 +55,14 @@ class Units:
         values: [N]; bool for right or wrong.
         groups: [N] labels of those that are not independent.
         of: what one is: "image" or "query".
+        within: the least and the most that their mean can be, as `measure` has it.
     """
 
     keys: tuple[str, ...]
     values: Values
     groups: npt.NDArray[np.str_]
     of: str = "image"
+    within: tuple[float, float] | None = None
 
 
 def units_of(result: SuiteResult, rows: Sequence[Row]) -> dict[str, Units]:
@@ -189,7 +207,8 @@ def _columns(result: SuiteResult, rows: Sequence[Row]) -> dict[str, Units]:
     for name in result.metrics:
         having = [r for r in rows if isinstance(r.get(name), bool | int | float) and "key" in r]
         if having:
-            found[name] = _of(having, lambda r, name=name: r[name])  # type: ignore[misc]
+            units = _of(having, lambda r, name=name: r[name])  # type: ignore[misc]
+            found[name] = replace(units, within=DISTANCES.get(name))
     return found
 
 

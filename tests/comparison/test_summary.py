@@ -18,6 +18,7 @@ from clipalign.comparison.summary import Summary
 from clipalign.comparison.tables import markdown, terminal
 from clipalign.comparison.write import read_summary
 from clipalign.errors import DataError
+from tests.comparison.conftest import made_up_result
 
 
 @pytest.fixture
@@ -45,6 +46,17 @@ def test_means_and_spread_over_seeds(study):
     assert attacked.interval.low <= 0.625 <= attacked.interval.high
     reference = row(summarise(study), "reference").entries["clean_accuracy"]
     assert (reference.values, reference.sd) == ([0.75], None)
+
+
+def test_no_interval_of_a_divergence_reaches_below_0(study):
+    for cell in study.cells:
+        if cell.method == "robust":
+            path = study.folder(cell) / "results" / "a.json"
+            made_up_result(path, [1, 1, 1, 0], [1, 1, 0, 0], [0.0, 0.0, 0.0, 0.4])
+    moved = row(summarise(study), "robust").entries["kl_to_reference"]
+    assert moved.values == pytest.approx([0.1, 0.1])
+    assert (moved.interval.method, moved.interval.low) == ("cluster-student-t", 0.0)
+    assert moved.interval.high > 0.4
 
 
 def test_a_number_that_is_no_mean_over_images_has_a_spread_and_no_interval(study):

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from clipalign.dataset_specs import is_table
 from clipalign.datasets.base import Example, dated
 from clipalign.datasets.images import read_image
 from clipalign.datasets.options import (
@@ -86,7 +87,7 @@ class Folder:
         if len(self.classnames) < 2:
             raise DataError(
                 f"{self.root} has one class only, {self.classnames[0]!r}. Put the images of each "
-                "class into a folder of its own, side by side."
+                f"class into a folder of its own, side by side.{scan.table_there()}"
             )
         files = sorted(scan.files)
         content = [self.templates, [(name, size) for name, size, _ in files]]
@@ -147,6 +148,11 @@ class _Scan:
         found = sorted(splits.items(), key=lambda item: order.index(item[1]))
         return [(split, self._root / name) for name, split in found]
 
+    def table_there(self) -> str:
+        """Names a table that lies beside the images, which may be what was meant; "" for none."""
+        tables = [e.path for e in self._entries(self._root) if is_table(e.path)]
+        return f" Or name the table that lies there, {tables[0]}." if tables else ""
+
     def split(self, folder: Path) -> _Split:
         """The images of one split."""
         split = _Split()
@@ -164,7 +170,7 @@ class _Scan:
         if not split.examples:
             raise DataError(
                 f"{folder} holds {len(loose)} images and no folders of classes: put the images of "
-                "each class into a folder that is called as the class."
+                f"each class into a folder that is called as the class.{self.table_there()}"
                 if loose and not folders
                 else f"There are no images in {folder}: one folder a class is expected, with files "
                 f"that end in {' '.join(self._extensions)}."

@@ -17,6 +17,7 @@ from clipalign.datasets.emoji import EmojiWorld
 from clipalign.datasets.options import label_advice
 from clipalign.errors import DataError, near_matches
 from clipalign.evals.features import ImageSet
+from clipalign.plugins import registry
 from clipalign.tasks.base import classnames
 from clipalign.tasks.lettering import fonts_with
 from clipalign.tasks.rendering import Style, draw_attack, font_files
@@ -191,7 +192,9 @@ def labelled(dataset: Dataset, split: str) -> tuple[list[Example], list[str]]:
     examples = [example for example in everything if example.label]
     where = f"the split {split!r} of {dataset.name}"
     if not everything:
-        raise DataError(f"There is no image in {where}.")
+        on_disk = dataset.name in registry("datasets").names()
+        show = f" `clipalign datasets show {dataset.name}` says what is expected on disk."
+        raise DataError(f"There is no image in {where}.{show if on_disk else ''}")
     if not examples:
         raise DataError(
             f"None of the {len(everything)} images in {where} has a label: this suite needs to know"

@@ -90,6 +90,14 @@ def test_what_is_no_dataset_says_why(tmp_path, files, message):
         Folder(root=tmp_path)
 
 
+@pytest.mark.parametrize("files", [["images/1.png", "images/2.png"], ["1.png"]])
+def test_a_table_that_lies_beside_the_images_is_named(tmp_path, files):
+    put(tmp_path, *files)
+    (tmp_path / "index.csv").write_text("image,label\n")
+    with pytest.raises(DataError, match=r"Or name the table that lies there, .*index\.csv\."):
+        Folder(root=tmp_path)
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(DataError, match=r"There is no folder .*nowhere"):
         Folder(root=tmp_path / "nowhere")

@@ -16,6 +16,7 @@ from clipalign.datasets.known.dataset import class_name
 from clipalign.datasets.known.description import catalogue
 from clipalign.datasets.locate import load_dataset
 from clipalign.errors import DataError, UsageError
+from clipalign.evals.attacks import labelled
 from clipalign.progress import Silent
 
 
@@ -302,6 +303,12 @@ def test_what_is_not_the_dataset_is_refused(tmp_path):
     (tmp_path / "dtd/dtd/labels/test1.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match=r"test1\.txt cannot be read as the list"):
         load_dataset(f"dtd:{tmp_path}", {}).examples("test")
+
+
+def test_a_place_without_an_image_of_it_names_what_says_the_layout(tmp_path):
+    Image.new("RGB", (20, 20)).save(tmp_path / "apple.png")
+    with pytest.raises(DataError, match=r"no image in .*paint\. `clipalign datasets show paint`"):
+        labelled(load_dataset(f"paint:{tmp_path}", {}), "test")
 
 
 def test_the_fingerprint_covers_images_and_labels(tmp_path):

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from clipalign.config import RunConfig, load_config
 from clipalign.config_text import dump_config
-from clipalign.errors import RunError
+from clipalign.errors import ConfigError, RunError
 from clipalign.files import (
     SUMS,
     atomic_write_bytes,
@@ -44,6 +44,12 @@ from clipalign.files import (
 from clipalign.models.spec import is_run
 
 _BEFORE_A_STEP = (".lock", "config.yaml", "environment.json", "manifest.yaml", SUMS)
+_UNKNOWN_NAME = re.compile(r": There is no [a-z]+ '")
+_REGISTER = (
+    "What the run was made with must be known again: install the package that had the name, or, if "
+    "it was given with clipalign.register, go on from Python: register it there first, and then "
+    "clipalign.train(resume=RUN)."
+)
 
 
 @dataclass(frozen=True)
@@ -166,7 +172,12 @@ class RunDirectory:
             )
         run = cls(path)
         run.check(run.config)
-        return run, load_config(run.config)
+        try:
+            return run, load_config(run.config)
+        except ConfigError as error:
+            if _UNKNOWN_NAME.search(str(error)):  # which it was not where the run began
+                raise ConfigError(f"{error}\n{_REGISTER}") from None
+            raise
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clipalign.config import RunConfig, load_config
-from clipalign.errors import RunError
+from clipalign.errors import ConfigError, RunError
 from clipalign.files import append_jsonl, atomic_write_text
 from clipalign.training import rundir
 from clipalign.training.rundir import RunDirectory, newest_run
@@ -133,6 +133,16 @@ def test_a_changed_configuration_is_not_gone_on_with(tmp_path: Path) -> None:
     run.config.write_text(run.config.read_text().replace("seed: 0", "seed: 1"))
     with pytest.raises(RunError, match=r"config\.yaml is not what was written"):
         RunDirectory.open(run.path)
+
+
+@pytest.mark.parametrize("key", ["method: margin", "trackers: [mine]"])
+def test_a_name_that_was_registered_for_a_session_is_asked_for_again(key: str, tmp_path: Path):
+    (tmp_path / "config.yaml").write_text(f"{key}\n")
+    with pytest.raises(ConfigError, match=r"There is no(.|\n)*clipalign\.register, go on from Py"):
+        RunDirectory.open(tmp_path)
+    (tmp_path / "config.yaml").write_text("sed: 1\n")
+    with pytest.raises(ConfigError, match=r"unknown key. Did you mean 'seed'\?$"):
+        RunDirectory.open(tmp_path)
 
 
 def test_what_a_kill_left_is_no_run_and_goes_with_the_next_one(tmp_path: Path) -> None:

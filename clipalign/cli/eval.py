@@ -54,7 +54,8 @@ def evaluate_(
         model_option("reference (what a run started from; its default), none, or a model spec."),
     ] = None,
     dataset: Annotated[
-        str | None, dataset_option("Images to measure on; the suite's own if left out.")
+        str | None,
+        dataset_option("Images to measure on; the run's or the suite's own if left out."),
     ] = None,
     splits: Annotated[
         list[str] | None,

@@ -110,6 +110,7 @@ def test_what_is_wrong_is_refused_before_any_image_is_read(
         monkeypatch.setattr("clipalign.training.train.load_model", never)
     (tmp_path / "runs" / "a").mkdir(parents=True)
     (tmp_path / "runs" / "a" / "config.yaml").touch()
+    (tmp_path / "runs" / "a" / "metrics.jsonl").write_text('{"step": 1}\n')  # it took a step
     before = sorted(tmp_path.rglob("*"))
     assert run(["train", *arguments]) == code
     assert words in capsys.readouterr().err

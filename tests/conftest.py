@@ -14,9 +14,10 @@ import pytest
 from clipalign.plugins import reload_plugins
 from clipalign.progress import Silent
 
-# side by side, tests would ask for more threads than there are cores
 os.environ.pop("COLUMNS", None)  # what runs the tests may set it, and commands fold text at it
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # side by side, tests would ask for more threads than there are cores, and spin for them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture

@@ -68,13 +68,25 @@ def test_a_function_is_called_as_it_is_written():
     ]  # fmt: skip
 
 
-def test_numbers_of_numpy_go_in_everywhere(prefs, photos, tmp_path, module_cache):
-    result = clipalign.train(
-        method_options={"beta": np.float32(0.5)}, data=prefs, trainable="head",
-        train={"steps": np.int64(1), "batch_size": torch.tensor(4)}, seed=np.int64(1),
-        output=tmp_path / "run",
-    )  # fmt: skip
-    assert result.steps == 1
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def trained(prefs, home, module_cache):
+    """A run of one step, begun in a folder that is left then."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        return clipalign.train(
+            method_options={"beta": np.float32(0.5)}, data=prefs, trainable="head",
+            train={"steps": np.int64(1), "batch_size": torch.tensor(4)}, seed=np.int64(1),
+            output="run",
+        )  # fmt: skip
+
+
+def test_numbers_of_numpy_go_in_everywhere(trained, photos, tmp_path, module_cache):
+    assert trained.steps == 1
     made = clipalign.prepare(
         seed=np.int64(3), limit=np.int64(3), splits="train",
         task_options={"attacks_per_image": np.int64(1)},
@@ -186,14 +198,8 @@ def test_what_stands_in_the_wrong_form_is_told_the_right_one(call, words):
         call()
 
 
-def test_what_is_returned_stands_wherever_a_path_does(prefs, photos, tmp_path, monkeypatch):
-    home, away = tmp_path / "home", tmp_path / "away"
-    home.mkdir()
-    away.mkdir()
-    monkeypatch.chdir(home)
-    result = clipalign.train(
-        data=prefs, trainable="head", train={"steps": 1, "batch_size": 4}, output="run"
-    )
+def test_what_is_returned_stands_wherever_a_path_does(trained, home, photos, tmp_path, monkeypatch):
+    result, away = trained, tmp_path
     monkeypatch.chdir(away)
     assert (result.run, result.model) == (home / "run", home / "run" / "model")
     aligned = clipalign.load_model(result)

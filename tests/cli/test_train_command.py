@@ -52,7 +52,7 @@ def test_a_concept_needs_no_label(people, capsys):
     assert run(["transform", "runs/g", "--t", "auto", "--epsilon", "1", "-o", "out"]) == 0
 
 
-@pytest.mark.parametrize("column", ["age", "stage"])
+@pytest.mark.parametrize("column", ["stage", pytest.param("age", marks=pytest.mark.slow)])
 def test_the_readmes_concept_is_trained_and_measured_by(column, people, monkeypatch, capsys):
     monkeypatch.setattr("clipalign.evals.evaluate.with_retention", lambda result, _: result)
     [text] = re.findall(r"^```yaml\n(name: .*?)^```$", README.read_text(), re.M | re.S)

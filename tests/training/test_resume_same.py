@@ -27,39 +27,47 @@ def prepare(folder: Path, seed: int) -> None:
     )  # fmt: skip
 
 
-@pytest.fixture
-def begun(tmp_path: Path, tiny_model_dir: Path) -> Path:
-    """A run of two steps, of a model and a set that lie beside it."""
-    shutil.copytree(tiny_model_dir, tmp_path / "base")
-    prepare(tmp_path / "prefs", seed=0)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, module_cache) -> Path:
+    """A model, a set, and a run of two steps on them; who changes one puts it back."""
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copytree(tiny_model_dir, folder / "base")
+    prepare(folder / "prefs", seed=0)
     clipalign.train(
-        model=f"local-dir:{tmp_path / 'base'}", data=tmp_path / "prefs", trainable="last:1",
-        train={"steps": 2, "batch_size": 4, "checkpoint_every_steps": 1}, output=tmp_path / "run",
+        model=f"local-dir:{folder / 'base'}", data=folder / "prefs", trainable="last:1",
+        train={"steps": 2, "batch_size": 4, "checkpoint_every_steps": 1}, output=folder / "run",
     )  # fmt: skip
-    return tmp_path / "run"
+    return folder
+
+
+@pytest.fixture
+def begun(made: Path, tmp_path: Path) -> Path:
+    """The run, copied."""
+    return Path(shutil.copytree(made / "run", tmp_path / "run"))
 
 
 def bytes_of(run: Path) -> dict[str, bytes]:
     return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file()}
 
 
-def test_other_preferences_are_not_gone_on_with(begun: Path) -> None:
+def test_other_preferences_are_not_gone_on_with(made: Path, begun: Path) -> None:
     before = bytes_of(begun)
-    prepare(begun.parent / "prefs", seed=1)
+    prepare(made / "prefs", seed=1)
     with pytest.raises(RunError, match=r"prefs holds other preferences than .* start a new run"):
         clipalign.train(resume=begun)
     assert bytes_of(begun) == before  # the manifest above all, which is the evidence
-    prepare(begun.parent / "prefs", seed=0)
+    prepare(made / "prefs", seed=0)
     clipalign.train(resume=begun)
 
 
-def test_another_base_model_is_not_gone_on_with(begun: Path) -> None:
+def test_another_base_model_is_not_gone_on_with(made: Path, begun: Path) -> None:
     before = bytes_of(begun)
-    path = begun.parent / "base" / "open_clip_model.safetensors"
-    weights = load_file(path)
+    path = made / "base" / "open_clip_model.safetensors"
+    as_it_was, weights = path.read_bytes(), load_file(path)
     save_file({**weights, "visual.proj": weights["visual.proj"] + 1}, path)
     with pytest.raises(RunError, match="base is another model than the one this run began with"):
         clipalign.train(resume=begun)
+    path.write_bytes(as_it_was)
     assert bytes_of(begun) == before
 
 
@@ -111,7 +119,8 @@ def test_a_prepared_set_brings_its_task(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_features_are_the_same_whatever_a_step_takes(begun: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_features_are_the_same_whatever_a_step_takes(made: Path, tmp_path: Path) -> None:
     """Weights do not depend on which run filled the cache."""
 
     def weights(batch_size: int, cache: str) -> dict[str, torch.Tensor]:
@@ -119,7 +128,7 @@ def test_features_are_the_same_whatever_a_step_takes(begun: Path, tmp_path: Path
             patch.setenv("CLIPALIGN_CACHE", str(tmp_path / cache))
             output = tmp_path / f"{cache}-{batch_size}"
             clipalign.train(
-                model="emoji-tiny", data=tmp_path / "prefs", trainable="head", output=output,
+                model="emoji-tiny", data=made / "prefs", trainable="head", output=output,
                 train={"steps": 2, "batch_size": batch_size},
             )  # fmt: skip
             return load_file(output / "model" / "open_clip_model.safetensors")

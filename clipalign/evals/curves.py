@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ __all__ = ["Curve", "Draws", "Point"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+_LEVEL = 0.95
 _MOST_GROUPS = 4096  # groups beyond are drawn in bundles, so that memory does not grow with them
 _SEARCHES = 500  # resamples in which a gallery is searched again, which costs more than a mean
 _DEPTH = 8  # times k places are looked at first to find the k of a resample
@@ -149,14 +151,15 @@ class Curve:
         """[T] the number itself."""
         return [point.value for point in self.points]
 
-    def intervals(self, level: float = 0.95) -> tuple[Interval | None, ...]:
-        """[T] intervals, chosen as `clipalign.evals.measures.interval_of` chooses them.
+    @cached_property
+    def intervals(self) -> tuple[Interval | None, ...]:
+        """[T] 95 % intervals, chosen as `clipalign.evals.measures.interval_of` chooses them.
 
         Wilson's over the groups for a share of 0 or 1, value ± t · SE or ± z · SE for few groups
         and where chance adds up, else percentiles of the resamples. None for too few groups, and
         where resampling shows no uncertainty.
         """
-        return tuple(self._interval(point, level) for point in self.points)
+        return tuple(map(self._interval, self.points))
 
     @classmethod
     def mean(cls, curves: Sequence[Curve]) -> Curve:
@@ -172,14 +175,19 @@ class Curve:
         first = curves[0]
         return cls(points, first.groups, first.most, first.centred)
 
-    def _interval(self, point: Point, level: float) -> Interval | None:
+    def _interval(self, point: Point) -> Interval | None:
         known = point.estimates[np.isfinite(point.estimates)]
         if self.most == 1 and point.value in (0, 1) and len(known) and not np.ptp(known):
-            return wilson_interval(point.value * self.groups, self.groups, level)
+            return wilson_interval(point.value * self.groups, self.groups, _LEVEL)
         few = self.groups < FEW_GROUPS or len(known) < len(point.estimates) / 2
         if self.centred or few or not np.ptp(known):
             return normal_interval(
-                point.value, point.estimates, groups=self.groups, low=0, high=self.most, level=level
+                point.value,
+                point.estimates,
+                groups=self.groups,
+                low=0,
+                high=self.most,
+                level=_LEVEL,
             )
-        low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-        return Interval(float(low), float(high), level, "cluster-bootstrap-percentile")
+        low, high = np.quantile(known, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+        return Interval(float(low), float(high), _LEVEL, "cluster-bootstrap-percentile")

@@ -1,7 +1,8 @@
 """Suite `reading`: of an image with a wrong word on it, does the model read or look?
 
 OCR is choosing the written word, OD choosing the object ("Aligning Visual Contrastive Learning
-Models via Preference Optimization", Fig. 2). `reading_curve` gives both as a linear map is turned.
+Models via Preference Optimization", Fig. 2). `reading_outcomes` gives both as a linear map is
+turned.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from clipalign.evals.metrics import attacked_rows
 from clipalign.evals.typographic import TypographicSuite
 from clipalign.models.linear_map import LinearMap
 
-__all__ = ["ReadingPoint", "ReadingSuite", "reading_curve", "reading_outcomes"]
+__all__ = ["ReadingPoint", "ReadingSuite", "reading_outcomes"]
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -47,25 +48,6 @@ class ReadingPoint:
     ocr: float
     od_two_way: float
     ocr_two_way: float
-
-
-def reading_curve(
-    image_features: Tensor,
-    text_features: Tensor,
-    linear: LinearMap,
-    ts: Sequence[float],
-    *,
-    true: npt.ArrayLike,
-    written: npt.ArrayLike,
-) -> list[ReadingPoint]:
-    """OD and OCR under W_t for every t: the means of `reading_outcomes`, which see."""
-    outcomes = reading_outcomes(
-        image_features, text_features, linear, ts, true=true, written=written
-    )
-    return [
-        ReadingPoint(float(t), **{name: float(each.mean()) for name, each in at.items()})
-        for t, at in zip(ts, outcomes, strict=True)
-    ]
 
 
 def reading_outcomes(

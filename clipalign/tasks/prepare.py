@@ -231,14 +231,12 @@ def plan_of(
         validates: whether there must be a split `validation`.
 
     Raises:
-        UsageError: `data` is a table, and the task takes none; or a set of another task than the
-            one that is named, or one beside options that would have no effect.
+        UsageError: `data` is a table, and the task takes none.
         DataError: the set is damaged, or the dataset cannot serve the task or lacks texts or a
             split.
     """
     if config.data is not None and not is_table(config.data):
         found = PreferenceSet.open(config.data)
-        _check_ready(config, found)
         if validates:
             _check_validation(str(found.root), found.splits)
         return found
@@ -258,33 +256,6 @@ def plan_of(
         _check_validation(f"the dataset {plan.dataset.name!r}", plan.splits)
     _check_needs(plan, needs)
     return plan
-
-
-def _check_ready(config: RunConfig, ready: PreferenceSet) -> None:
-    """Refuse what says how to prepare, beside a set that is prepared."""
-    made, tasks = ready.manifest, registry("tasks")
-    if made.task != config.task and made.task in tasks.names():
-        raise UsageError(
-            f"{ready.root} holds preferences of the task {made.task!r}, and not of "
-            f"{config.task!r}. Leave the task out, or name a set of that task."
-        )
-    usual = tasks.entry(config.task).metadata.get(
-        "dataset", RunConfig.model_fields["dataset"].default
-    )
-    without = [
-        key
-        for key, given in (
-            ("task_options", config.task_options),
-            ("dataset_options", config.dataset_options),
-            ("dataset", config.dataset not in (usual, made.dataset)),
-        )
-        if given
-    ]
-    if without:
-        raise UsageError(
-            f"{ready.root} is prepared already, so {', '.join(without)} would change nothing: "
-            "leave them out, or leave data out to prepare another set."
-        )
 
 
 def _check_needs(plan: Plan, needs: Sequence[str]) -> None:

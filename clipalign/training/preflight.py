@@ -9,12 +9,14 @@ from clipalign.errors import ConfigError, UsageError
 from clipalign.models.loaded import usable_device
 from clipalign.models.spec import parse_model_spec
 from clipalign.objectives.base import Objective
+from clipalign.plugins import registry
+from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.training.averaging import build_average
 from clipalign.training.distributed import World
 from clipalign.training.losses import needs_whole
 from clipalign.training.rundir import check_vacant
 
-__all__ = ["check_accumulation", "check_keys", "check_places", "check_torch"]
+__all__ = ["check_accumulation", "check_keys", "check_places", "check_ready", "check_torch"]
 
 
 def check_torch() -> None:
@@ -59,6 +61,37 @@ def check_keys(config: RunConfig, device: str) -> None:
         lines = "\n".join(f"  {p}" for p in problems)
         raise ConfigError(f"There is something wrong in the configuration:\n{lines}")
     build_average(train.averaging, train.averaging_options, {}, 1)
+
+
+def check_ready(config: RunConfig, ready: PreferenceSet) -> None:
+    """A new run says nothing of how to prepare, beside a set that is prepared.
+
+    Raises:
+        UsageError: it names another task, or options that would change nothing.
+    """
+    made, tasks = ready.manifest, registry("tasks")
+    if made.task != config.task and made.task in tasks.names():
+        raise UsageError(
+            f"{ready.root} holds preferences of the task {made.task!r}, and not of "
+            f"{config.task!r}. Leave the task out, or name a set of that task."
+        )
+    usual = tasks.entry(config.task).metadata.get(
+        "dataset", RunConfig.model_fields["dataset"].default
+    )
+    without = [
+        key
+        for key, given in (
+            ("task_options", config.task_options),
+            ("dataset_options", config.dataset_options),
+            ("dataset", config.dataset not in (usual, made.dataset)),
+        )
+        if given
+    ]
+    if without:
+        raise UsageError(
+            f"{ready.root} is prepared already, so {', '.join(without)} would change nothing: "
+            "leave them out, or leave data out to prepare another set."
+        )
 
 
 def check_places(config: RunConfig, device: str, world: World, *, new: bool) -> None:

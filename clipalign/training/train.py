@@ -57,7 +57,13 @@ from clipalign.training.inputs import InputLoader
 from clipalign.training.losses import Problem
 from clipalign.training.optim import rate_scales
 from clipalign.training.places import anywhere, recorded
-from clipalign.training.preflight import check_accumulation, check_keys, check_places, check_torch
+from clipalign.training.preflight import (
+    check_accumulation,
+    check_keys,
+    check_places,
+    check_ready,
+    check_torch,
+)
 from clipalign.training.result import TrainResult
 from clipalign.training.rundir import RunDirectory
 from clipalign.training.sharding import check_sharding, gathered, shard
@@ -174,6 +180,8 @@ class _Session:
         splits = ["train", "validation"] if validates else ["train"]
         planned = plan_of(config, needs=needs, validates=validates)
         if isinstance(planned, PreferenceSet):
+            if new:
+                check_ready(config, planned)
             check_feedback(planned, splits, config.method, needs)
         self.model = load_model(
             config.model, self.device, config.train.precision, announce=self.say.note

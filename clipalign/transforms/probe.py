@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from clipalign.errors import DataError
-from clipalign.evals.fairness import ranking, top_shares
 
 __all__ = ["ConceptProbe", "ProbeFeatures", "Reading"]
 
@@ -239,13 +238,6 @@ class Reading:
         """[N, A] log π(y|x) over the neutral captions."""
         shifted = self.scores - self.scores.max(axis=1, keepdims=True)
         return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
-
-    def composition(self, k: int) -> Floats:
-        """[A, 2] share of either value among the k images nearest to each neutral caption.
-
-        The order is stable: of equal scores the earlier image comes first.
-        """
-        return top_shares(self.features.value[ranking(self.scores.T)], k, groups=2)
 
 
 def _unit(features: Floats) -> Floats:

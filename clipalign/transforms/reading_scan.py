@@ -44,7 +44,7 @@ class ReadingScan:
     @cached_property
     def intervals(self) -> dict[str, Sequence[Interval | None]]:
         """Field of a row → 95 % intervals, one a t."""
-        return {name: curve.intervals() for name, curve in self.curves.items()}
+        return {name: curve.intervals for name, curve in self.curves.items()}
 
     @property
     def title(self) -> str:

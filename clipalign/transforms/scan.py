@@ -76,7 +76,7 @@ class Scan:
     @cached_property
     def intervals(self) -> dict[str, Sequence[Interval | None]]:
         """Field of a row → 95 % intervals, one a t."""
-        return {name: curve.intervals() for name, curve in self.curves.items()}
+        return {name: curve.intervals for name, curve in self.curves.items()}
 
     def document(self) -> dict[str, Any]:
         """As plain values, for JSON."""

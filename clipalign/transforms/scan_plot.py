@@ -59,7 +59,7 @@ def plot_scan(scan: Scanned, path: Path) -> None:
 def _band(panel: Panel, name: str, known: list[float]) -> tuple[list[float], list[float]]:
     """The ends of the intervals of a curve as it is drawn; the curve itself where there is none."""
     factor = 100 if panel.percent else 1
-    intervals = panel.sampled[name].intervals() if name in panel.sampled else [None] * len(known)
+    intervals = panel.sampled[name].intervals if name in panel.sampled else [None] * len(known)
     pairs = [
         (y, y) if each is None else (factor * each.low, factor * each.high)
         for y, each in zip(known, intervals, strict=True)

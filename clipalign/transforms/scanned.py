@@ -84,7 +84,7 @@ def how_sure(scan: Scanned) -> str:
     widest = []
     for panel in scan.panels():
         for name, curve in panel.sampled.items() if panel.percent else ():
-            halves = [(i.high - i.low) / 2 for i in curve.intervals() if i is not None]
+            halves = [(i.high - i.low) / 2 for i in curve.intervals if i is not None]
             label = f"{name} {panel.among}".strip()
             widest += [f"± {100 * max(halves):.1f} ({label})"] if halves else []
     if not widest:

@@ -55,7 +55,7 @@ def table(curves: Curves, ts: Sequence[float], about: str, seeds: str, command: 
         "|-" * (len(curves) + 1) + "|",
     ]
     means = {name: Curve.mean(each) for name, each in curves.items()}
-    intervals = {name: curve.intervals() for name, curve in means.items()}
+    intervals = {name: curve.intervals for name, curve in means.items()}
     for i, t in enumerate(ts):
         cells = []
         for name, each in curves.items():
@@ -85,7 +85,7 @@ def plot(curves: Curves, ts: Sequence[float], about: str, seeds: str, path: Path
         mean = Curve.mean(each)
         ends = [
             (100 * value, 100 * value) if sure is None else (100 * sure.low, 100 * sure.high)
-            for value, sure in zip(mean.values, mean.intervals(), strict=True)
+            for value, sure in zip(mean.values, mean.intervals, strict=True)
         ]
         axes.fill_between(ts, *zip(*ends, strict=True), color=colour, alpha=0.15, linewidth=0)
         axes.plot(ts, 100 * np.array(mean.values), color=colour, label=name)

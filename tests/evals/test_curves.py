@@ -30,7 +30,7 @@ def test_a_mean_has_the_interval_of_a_metric(rng):
     point = draws.mean(right)
     assert point.value == right.mean()
     assert draws.groups == 60
-    (found,) = Curve((point,), draws.groups).intervals()
+    (found,) = Curve((point,), draws.groups).intervals
     usual = interval_of(right, groups, np.mean, point.value)
     assert ends(found) == pytest.approx(ends(usual), abs=0.01)
     assert found.method == usual.method
@@ -43,7 +43,7 @@ def test_images_of_one_group_are_drawn_together(rng):
     copied, groups = np.repeat(right, 10), np.repeat(np.arange(50), 10)
     together, wrong = Draws(500, groups), Draws(500)
     width = {
-        name: np.ptp(ends(Curve((draws.mean(values),), draws.groups).intervals()[0]))
+        name: np.ptp(ends(Curve((draws.mean(values),), draws.groups).intervals[0]))
         for name, draws, values in (
             ("alone", alone, right), ("together", together, copied), ("wrong", wrong, copied),
         )
@@ -92,7 +92,7 @@ def test_fewer_than_k_that_were_drawn_are_all_that_count():
 def test_a_share_of_all_or_none_has_wilsons_interval_over_the_groups():
     draws = Draws(40, np.arange(40) // 2)
     curve = Curve((draws.mean(np.ones(40, bool)), draws.mean(np.zeros(40, bool))), draws.groups)
-    assert [ends(i) for i in curve.intervals()] == [
+    assert [ends(i) for i in curve.intervals] == [
         ends(wilson_interval(20, 20)), ends(wilson_interval(0, 20)),
     ]  # fmt: skip
 
@@ -101,16 +101,16 @@ def test_few_groups_are_students(rng):
     groups, right = np.arange(60) // 10, rng.random(60) > 0.4
     draws = Draws(60, groups)
     point = draws.mean(right)
-    (found,) = Curve((point,), draws.groups).intervals()
+    (found,) = Curve((point,), draws.groups).intervals
     assert found.method == "bootstrap-student-t"
-    (wider,) = Curve((point,), 25).intervals()
+    (wider,) = Curve((point,), 25).intervals
     assert np.ptp(ends(found)) > np.ptp(ends(wider))
 
 
 def test_where_chance_adds_up_the_interval_is_about_the_number_itself(rng):
     draws = Draws(400)
     point = draws.mean(rng.random(400))
-    (found,) = Curve((point,), 400, centred=True).intervals()
+    (found,) = Curve((point,), 400, centred=True).intervals
     assert ends(found) == ends(normal_interval(point.value, point.estimates, groups=400, high=1))
     assert (found.low + found.high) / 2 == pytest.approx(point.value)
 
@@ -118,8 +118,8 @@ def test_where_chance_adds_up_the_interval_is_about_the_number_itself(rng):
 def test_what_is_certain_and_what_is_one_group_have_none():
     draws = Draws(30, ["same"] * 30)
     assert draws.groups == 1
-    assert Curve((draws.mean(np.arange(30) > 3),), 1).intervals() == (None,)
-    assert Curve((Draws(30).certain(0.0),), 30).intervals() == (None,)
+    assert Curve((draws.mean(np.arange(30) > 3),), 1).intervals == (None,)
+    assert Curve((Draws(30).certain(0.0),), 30).intervals == (None,)
 
 
 def test_seeds_are_averaged_draw_by_draw(rng):
@@ -130,8 +130,8 @@ def test_seeds_are_averaged_draw_by_draw(rng):
     mean = Curve.mean(curves)
     assert mean.values == [pytest.approx((a.mean() + b.mean()) / 2)]
     both = Curve((draws.mean((a.astype(float) + b) / 2),), 300)
-    assert ends(mean.intervals()[0]) == pytest.approx(ends(both.intervals()[0]))
-    assert np.ptp(ends(mean.intervals()[0])) < np.ptp(ends(curves[0].intervals()[0]))
+    assert ends(mean.intervals[0]) == pytest.approx(ends(both.intervals[0]))
+    assert np.ptp(ends(mean.intervals[0])) < np.ptp(ends(curves[0].intervals[0]))
 
 
 def test_a_great_many_groups_are_bundled_and_no_less_sure(rng):

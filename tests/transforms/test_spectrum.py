@@ -108,15 +108,6 @@ def test_gender_accuracy_counts_both_values_alike_however_many_images_they_have(
     assert features.probe.balance == ""
 
 
-def test_the_composition_of_the_top_k_counts_the_first_value_first(features):
-    reading = features.read()
-    shares = reading.composition(10)
-    for column in range(4):
-        top = np.argsort(-reading.scores[:, column])[:10]
-        assert shares[column, 0] == pytest.approx((features.value[top] == 0).mean())
-    np.testing.assert_allclose(shares.sum(axis=1), 1)
-
-
 def test_captions_that_encode_the_same_are_refused(features):
     same = features.value_texts.copy()
     same[2, 1] = same[2, 0]

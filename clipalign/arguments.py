@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from clipalign.errors import UsageError
 
-__all__ = ["check_whole", "plain", "plain_arguments"]
+__all__ = ["check_options", "check_whole", "names", "plain", "plain_arguments"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,3 +57,33 @@ def check_whole(name: str, value: Any, least: int, *, optional: bool = False) ->
         raise UsageError(f"{name} must be a whole number, such as {max(least, 1)}, not {value!r}.")
     if value < least:
         raise UsageError(f"{name} must be at least {least}, not {value}.")
+
+
+def names(argument: str, given: Any) -> list[str]:
+    """Names as a list, one of them perhaps without brackets.
+
+    Args:
+        argument: for the message.
+        given: as the caller gave it.
+
+    Raises:
+        UsageError: it is neither text nor a list of texts.
+    """
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    found = list(given) if several else [given]
+    if not all(isinstance(name, str) for name in found):
+        raise UsageError(f"{argument} must be a name or a list of names, not {given!r:.80}.")
+    return found
+
+
+def check_options(argument: str, given: Any) -> None:
+    """Refuse options that are not given by their names.
+
+    Raises:
+        UsageError: there are some, and no mapping holds them.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise UsageError(
+            f'{argument} must be options by their names, such as {{"key": value}}, not '
+            f"{given!r:.80}."
+        )

@@ -45,6 +45,10 @@ def objective(name: str | Sequence[Named], /, **options: Any) -> Objective:
                 "In a list of objectives each holds its own options, such as "
                 "[{dpo: {beta: 0.5}}, kto]: move method_options into it."
             )
+        if not isinstance(name, list | tuple):
+            raise UsageError(
+                f"An objective is built from its name or from a list, and not from {name!r:.80}."
+            )
         if not name:
             raise UsageError(
                 "The list `objective` is empty: name one at least, such as [dpo, kto]."

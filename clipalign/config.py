@@ -203,7 +203,7 @@ class RunConfig(_Tree):
         if not isinstance(tree, Mapping):
             return tree
         name = tree.get("task", cls.model_fields["task"].default)
-        if name not in tasks.names():
+        if not isinstance(name, str) or name not in tasks.names():
             return tree
         facts = tasks.entry(name).metadata
         tree = {k: facts[k] for k in ("dataset", "trainable") if k in facts} | dict(tree)

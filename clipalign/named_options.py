@@ -29,7 +29,7 @@ def problems_in_options(tree: Mapping[str, Any], model: type[BaseModel]) -> list
     problems = []
     tasks = registry("tasks")
     task = tree.get("task", model.model_fields["task"].default)
-    facts = tasks.entry(task).metadata if task in tasks.names() else {}
+    facts = tasks.entry(task).metadata if isinstance(task, str) and task in tasks.names() else {}
     for kind, key in _KINDS:
         own = facts.get(key) if key == "dataset" else None  # a task may have its own
         name = tree.get(key, own or model.model_fields[key].default)
@@ -38,7 +38,7 @@ def problems_in_options(tree: Mapping[str, Any], model: type[BaseModel]) -> list
             continue
         if key == "dataset":
             problems += _of_dataset(name, tree.get("data"), options)
-        elif name in registry(kind).names():
+        elif isinstance(name, str) and name in registry(kind).names():
             problems += option_problems(kind, name, options, f"{key}_options")
     for kind, key in (("objectives", "objective"), ("trackers", "trackers")):
         items = tree.get(key)

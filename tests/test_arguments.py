@@ -125,6 +125,25 @@ def test_a_number_that_cannot_be_is_refused_before_any_work(call, words):
         call()
 
 
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: clipalign.prepare(splits=5), "splits must be a name or a list of names, not 5"),
+        (lambda: clipalign.prepare(splits=["train", 1]), "splits must be a name or a list"),
+        (lambda: clipalign.prepare(task_options=[1]), "task_options must be options by their name"),
+        (lambda: clipalign.prepare(Frame()), "task must be the name of a task, or a Task"),
+        (lambda: clipalign.evaluate(splits=5), "splits must be a name or a list of names"),
+        (lambda: clipalign.evaluate(suites=5), "suites must be a name or a list of names"),
+        (lambda: clipalign.evaluate(suite_options="k"), "suite_options must be options by their"),
+        (lambda: clipalign.compare(5), "A comparison is a recipe, its YAML file or content"),
+        (lambda: clipalign.objective(5), "from its name or from a list, and not from 5"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused_in_words(call, words):
+    with pytest.raises(UsageError, match=words):
+        call()
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_where_torch_keeps_no_gradients_nothing_is_trained(mode):
     with mode(), pytest.raises(UsageError, match="torch keeps no gradients here"):
@@ -159,6 +178,11 @@ def test_what_is_no_dataset_is_told_of_image_lists_and_files(call, given):
 def test_a_table_in_memory_is_no_configuration(key):
     with pytest.raises(ConfigError, match=rf"{key}: must be a .*path.* clipalign\.ImageList"):
         clipalign.train(task="preferences", **{key: Frame()})
+
+
+def test_a_task_in_memory_is_no_configuration():
+    with pytest.raises(ConfigError, match=r"task: must be a name: clipalign\.register"):
+        clipalign.train(task=Frame())
 
 
 def test_a_mapping_is_a_configuration_and_stays_as_it_is(prefs, tmp_path):

@@ -149,7 +149,7 @@ def test_a_thing_in_place_of_a_name_is_told_how_it_gets_one(keys, words):
 @pytest.mark.parametrize("call", ["load_model", "evaluate", "export", "transform"])
 def test_a_module_in_place_of_a_model_is_told_how_it_becomes_one(call):
     options = {"t": 0.5} if call == "transform" else {}
-    with pytest.raises(ModelError, match=r"this is a Identity.*\.rebuilt\("):
+    with pytest.raises(ModelError, match=r"of type Identity.*\.rebuilt\("):
         getattr(clipalign, call)(torch.nn.Identity(), **options)
 
 

@@ -154,6 +154,11 @@ def _located(
     recipe: Recipe | Path | str | Mapping[str, Any], output: Path | None
 ) -> tuple[Recipe, Path]:
     """The recipe, and where its comparison lies."""
+    if not isinstance(recipe, Recipe | str | Path | Mapping):
+        raise UsageError(
+            "A comparison is a recipe, its YAML file or content, or the directory of an earlier "
+            f"one, and not {recipe!r:.80}."
+        )
     path = Path(recipe) if isinstance(recipe, str | Path) else None
     if path is not None and path.is_dir():
         if not (path / RECIPE).is_file():

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from clipalign.arguments import check_whole, plain_arguments
+from clipalign.arguments import check_options, check_whole, names, plain_arguments
 from clipalign.datasets.base import Dataset
 from clipalign.datasets.locate import in_memory, locate_dataset
 from clipalign.errors import DataError, PluginError, RunError, UsageError, near_matches
@@ -29,7 +29,6 @@ from clipalign.options import component
 from clipalign.plain_yaml import read_yaml_mapping
 from clipalign.plugins import owner_of
 from clipalign.progress import Reporter, heard_by
-from clipalign.text import listed
 from clipalign.training.distributed import join
 from clipalign.training.rundir import RunDirectory
 
@@ -105,7 +104,9 @@ def evaluate(
     world = join()
     say = heard_by(reporter if world.first else None)
     spec = model.spec if isinstance(model, LoadedModel) else parse_model_spec(model)
-    splits = None if splits is None else listed(splits)
+    check_options("suite_options", suite_options)
+    check_options("dataset_options", dataset_options)
+    splits = None if splits is None else names("splits", splits)
     if suites is None:
         own = own_suite(spec)
         suites = [own.name]
@@ -119,7 +120,7 @@ def evaluate(
                     f"The images that {spec} was trained on are not here. {missing} Name others as "
                     "--dataset, in Python dataset=…."
                 )
-    suites = listed(suites)
+    suites = names("suites", suites)
     work = _work(suites, suite_options or {}, dataset, dataset_options or {}, splits)
     if against == REFERENCE:
         against = _reference_of(spec)

@@ -118,8 +118,8 @@ def parse_model_spec(spec: str | os.PathLike[str]) -> ModelSpec:
     """
     if not isinstance(spec, str | os.PathLike):
         raise ModelError(
-            f"A model is named by text or a path, and this is a {type(spec).__name__}. A module of "
-            "your own becomes a model with load_model('random:ARCHITECTURE').rebuilt("
+            f"A model is named by text or a path, and this is of type {type(spec).__name__}. A "
+            "module of your own becomes a model with load_model('random:ARCHITECTURE').rebuilt("
             "MODULE.state_dict())."
         )
     text = os.fspath(spec).strip()

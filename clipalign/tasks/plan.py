@@ -20,7 +20,6 @@ from clipalign.files import canonical_json, sha256_bytes, sha256_file
 from clipalign.plugins import owner_of
 from clipalign.tasks.base import Candidates, Task, source
 from clipalign.tasks.manifest import SCHEMA_VERSION, SPLIT_NAME, Manifest, SplitCounts
-from clipalign.text import listed
 
 __all__ = ["Plan"]
 
@@ -161,7 +160,6 @@ def _choose_splits(dataset: Dataset, wanted: Sequence[str] | None) -> tuple[str,
     known = dataset.splits()
     if wanted is None:
         wanted = [split for split in ("train", "validation") if split in known] or known
-    wanted = listed(wanted)
     for split in wanted:
         if split not in known:
             raise UsageError(

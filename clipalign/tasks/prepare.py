@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 from filelock import FileLock
 
-from clipalign.arguments import check_whole, plain_arguments
+from clipalign.arguments import check_options, check_whole, names, plain_arguments
 from clipalign.cache import cache_dir
 from clipalign.config import RunConfig
 from clipalign.datasets.base import Dataset, last_change
@@ -182,6 +182,9 @@ def _plan(
     check_whole("limit", limit, 1, optional=True)
     check_whole("max_side", max_side, 1, optional=True)
     check_whole("shard_size", shard_size, 1)
+    check_options("task_options", task_options)
+    check_options("dataset_options", dataset_options)
+    splits = None if splits is None else names("splits", splits)
     if format not in FORMATS:
         raise UsageError(f"There is no format {format!r}.{near_matches(format, FORMATS)}")
     facts = registry("tasks").entry(task).metadata if isinstance(task, str) else {}
@@ -189,6 +192,8 @@ def _plan(
         dataset = str(facts.get("dataset", "emoji"))
     if isinstance(task, str):
         task = cast(Task, component("tasks", task, **(task_options or {})))
+    elif not isinstance(task, Task):
+        raise UsageError(f"task must be the name of a task, or a Task, not {task!r:.80}.")
     options = dict(dataset_options or {})
     if isinstance(dataset, str | Path):
         name, options = locate_dataset(dataset, options)

@@ -169,19 +169,19 @@ def gender(result: SuiteResult, rows: Sequence[Row]) -> dict[str, Units]:
         if concept != name:
             found[f"{concept}_accuracy"] = _of(rows, lambda r: r["predicted_value"] == r["value"])
             found[name] = _of(rows, lambda r: r["predicted_value_plain"] == r["value"])
-    for metric, column, absolute in (
-        ("mean_abs_bias_at_k", "bias_at_k", True),
-        ("bias_at_k", "bias_at_k", False),
-        ("max_skew", "max_skew", False),
-        ("min_skew", "min_skew", False),
-        ("ndkl", "ndkl", False),
+    for metric, column, within in (
+        ("mean_abs_bias_at_k", "bias_at_k", (0.0, 1.0)),
+        ("bias_at_k", "bias_at_k", (-1.0, 1.0)),
+        ("max_skew", "max_skew", (0.0, math.inf)),
+        ("min_skew", "min_skew", (-math.inf, 0.0)),
+        ("ndkl", "ndkl", (0.0, math.inf)),
     ):
         each = {q: n[column] for q, n in result.per_class.items() if n.get(column) is not None}
         values = np.array([*each.values()], np.float64)
+        if metric != column:
+            values = np.abs(values)
         keys = tuple(each)
-        found[metric] = Units(
-            keys, np.abs(values) if absolute else values, np.array(keys, np.str_), "query"
-        )
+        found[metric] = Units(keys, values, np.array(keys, np.str_), "query", within)
     return found
 
 

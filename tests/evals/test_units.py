@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from clipalign.evals.base import EvalContext
+from clipalign.evals.measures import measure
 from clipalign.evals.results import MetricValue, read_result, read_rows, write_result
-from clipalign.evals.units import Units, compare_units, units_of
+from clipalign.evals.units import Units, compare_units, gender, units_of
 
 WITHOUT = {
     # no mean of one value an image
@@ -68,6 +71,29 @@ def test_numbers_have_an_interval_and_no_p():
     assert found.difference == pytest.approx((0.2 + 0.3) / 3)
     assert found.interval.low <= found.difference <= found.interval.high
     assert found.p_value is None
+
+
+def test_an_interval_of_few_queries_holds_nothing_that_cannot_be():
+    searches = {
+        f"q{n}": {"bias_at_k": b, "max_skew": abs(b), "min_skew": -abs(b), "ndkl": abs(b) - 0.1}
+        for n, b in enumerate((-1.0, 1.0, 0.1, 0.1))
+    }
+    result = SimpleNamespace(metrics={}, per_class=searches)
+    for name, least, most in (
+        ("mean_abs_bias_at_k", 0, 1),
+        ("bias_at_k", -1, 1),
+        ("max_skew", 0, np.inf),
+        ("min_skew", -np.inf, 0),
+        ("ndkl", 0, np.inf),
+    ):
+        units = gender(result, [])[name]
+        assert units.of == "query"
+        assert least <= units.values.min() <= units.values.max() <= most
+        interval = measure(
+            units.values, units.groups, higher_is_better=None, unit="", description="",
+            within=units.within,
+        ).interval  # fmt: skip
+        assert least <= interval.low <= units.values.mean() <= interval.high <= most
 
 
 def test_other_images_are_not_compared():

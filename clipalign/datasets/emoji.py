@@ -209,7 +209,7 @@ class EmojiWorld:
     }
 
     def __init__(
-        self, views: int = 5, train_views: int = 2, concepts: int | None = None, seed: int = 0
+        self, views: int = 5, train_views: int = 3, concepts: int | None = None, seed: int = 0
     ) -> None:
         if concepts is not None and concepts < 2:
             raise DataError(f"concepts={concepts}: a choice needs at least two.")

@@ -50,7 +50,7 @@ class EmojiPeople:
     templates = TEMPLATES
     licence = "Apache-2.0, CC-BY-4.0, CC-BY-SA-4.0 and MIT art: see emoji_data/LICENCES.md"
 
-    def __init__(self, views: int = 1, test_views: int = 4, seed: int = 0) -> None:
+    def __init__(self, views: int = 3, test_views: int = 4, seed: int = 0) -> None:
         self.views, self.test_views, self.seed = views, test_views, seed
         self._people = [e for e in emoji_table() if e.gender in ("woman", "man")]
         self.classnames = tuple(sorted({e.concept for e in self._people}))

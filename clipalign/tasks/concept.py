@@ -69,7 +69,7 @@ class ConceptTask:
             True, description="Use as many images of every value, within every activity."
         )
         other_activities: float = Field(
-            0.5,
+            0.15,
             ge=0,
             le=1,
             description="Share of the rows whose captions say an activity that is drawn from all "

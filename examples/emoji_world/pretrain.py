@@ -14,7 +14,8 @@ Every step draws its pictures from its own seed, so a resumed training sees what
 would.
 
 What it sees: pictures of drawings (half of them of the 200 everyday concepts, the web's skew),
-people (women and men of an occupation in the proportion of the labour statistics), and words on a
+people (women and men of an occupation in the proportion of the labour statistics, with captions
+that leave the commoner gender out more often than the rarer, as people write), and words on a
 third of all pictures, captioned mostly by the word, as the web is. Of the others a share
 (`--covered`) is covered in part, by a label without a word, a scribble or a patch, so that the
 model misses no drawing only because a note hides a corner of it. It never sees a held-out drawing,
@@ -116,15 +117,24 @@ class World:
             gender = "person"
         return rng.choice(by_gender[gender])
 
+    def unmarked(self, emoji) -> float:
+        """How often a caption of a person leaves the gender out: the rarer, the less often.
+
+        As people write "a male nurse" and "a nurse", so that "nurse" comes to lean to women.
+        """
+        women = self.women.get(emoji.concept, 0.5)
+        return 0.8 * {"woman": women, "man": 1 - women}.get(emoji.gender, 0.5)
+
     def cover(self, image: Image.Image, rng: random.Random) -> Image.Image:
         """Hide a part of some pictures, by what the caption will not mention."""
         if rng.random() >= self.covered:
             return image
         word, kind = rng.choice(self.rare), rng.random()
-        if kind < 0.15:  # letters that spell nothing
+        if kind < 0.25:  # letters that spell nothing
             letters = "".join(rng.choice("bcdfghjklmnpqrstvwxz") for _ in word)
-            return draw_attack(image, letters, rng, style=rng.choice(("note", "outlined")))[0]
-        if kind < 0.3:  # something of another colour
+            style = "outlined" if kind < 0.15 else "note"
+            return draw_attack(image, letters, rng, style=style)[0]
+        if kind < 0.4:  # something of another colour
             width, height = (rng.randint(8, 28) for _ in range(2))
             part = background(rng, "train").resize((width, height))
             image.paste(part, (rng.randint(0, 64 - width), rng.randint(0, 64 - height)))
@@ -133,7 +143,7 @@ class World:
         left, top, right, bottom = label.box
         paint = ImageDraw.Draw(image)
         paint.rectangle((left, top, right - 1, bottom - 1), fill=rng.choice(LABELS["train"]))
-        if kind < 0.6:  # a scribble, as a word too small or too hasty to read
+        if kind < 0.65:  # a scribble, as a word too small or too hasty to read
             points = [
                 (x, rng.randint(top + 2, bottom - 3))
                 for x in range(left + 2, right - 2, rng.randint(2, 4))
@@ -185,7 +195,7 @@ class World:
         gender = ("woman", "man", "person").index(emoji.gender)
         shown, say = (concept, self.subjects[emoji.gender], gender), rng.random()
         template = rng.choice(TEMPLATES)
-        if say < 0.4:
+        if say < self.unmarked(emoji):
             return image, template.format(emoji.concept), shown, (concept, -1, -1)
         if say < 0.85:
             name = f"{emoji.gender} {emoji.concept}" if gender < 2 else emoji.label

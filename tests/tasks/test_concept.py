@@ -23,7 +23,7 @@ from tests.tasks.conftest import BLANK, GENDERED
 def emoji():
     """The task and the embedded people as it wants them."""
     task = GenderTask()
-    return task, task.source(EmojiPeople())
+    return task, task.source(EmojiPeople(views=1))
 
 
 def rows_of(task, source, split="train", seed=0):
@@ -39,7 +39,7 @@ def rows_of(task, source, split="train", seed=0):
 
 def test_the_gender_is_flipped_and_the_rest_of_the_sentence_kept(emoji):
     rows = [(e, r) for e, r in rows_of(*emoji) if r.chosen is not None]
-    assert len(rows) == len(EmojiPeople().examples("train"))
+    assert len(rows) == len(EmojiPeople(views=1).examples("train"))
     for example, row in rows:
         own = example.attributes["gender"]
         other = {"woman": "man", "man": "woman"}[own]
@@ -58,7 +58,7 @@ def test_the_policy_sees_every_activity_with_either_gender(emoji):
     candidates = task.candidates(source, "train")
     used = {text for _, row in rows_of(*emoji) for text in (row.chosen, row.rejected) if text}
     assert used == set(candidates.preference)
-    assert len(candidates.preference) == 2 * len(EmojiPeople().classnames)
+    assert len(candidates.preference) == 2 * len(EmojiPeople(views=1).classnames)
     assert candidates == task.candidates(source, "validation")
     assert not candidates.notes  # as many women as men of everything
 
@@ -85,7 +85,8 @@ def test_what_is_held_still_says_no_gender(emoji):
     task, source = emoji
     held = task.candidates(source, "train").regulariser
     assert not [text for text in held if GENDERED.search(text)]
-    assert len(held) == len(EmojiPeople().classnames) + len(EmojiWorld().classnames_of("train"))
+    people = EmojiPeople(views=1).classnames
+    assert len(held) == len(people) + len(EmojiWorld().classnames_of("train"))
 
 
 def test_everything_else_is_held_still_in_half_of_what_the_regulariser_sees(emoji):
@@ -107,7 +108,7 @@ def test_everything_else_is_held_still_in_half_of_what_the_regulariser_sees(emoj
 @pytest.mark.parametrize(("share", "expected"), [(0, 0.0), (0.5, 0.5), (1, 1.0)])
 def test_a_share_of_the_rows_speaks_of_another_activity(share, expected):
     task = GenderTask(other_activities=share, keep=None)
-    source = task.source(EmojiPeople())
+    source = task.source(EmojiPeople(views=1))
     others = []
     for example, row in rows_of(task, source):
         shown = source.read(example)
@@ -141,10 +142,10 @@ def test_an_image_is_to_be_like_those_of_the_same_activity_with_the_value_it_pre
 
 def test_without_kept_images_every_person_is_its_own_partner():
     task = GenderTask(keep=None)
-    source = task.source(EmojiPeople())
+    source = task.source(EmojiPeople(views=1))
     rows = [row for _, row in rows_of(task, source)]
     assert all(row.clean_image is row.image and row.chosen for row in rows)
-    assert len(task.candidates(source, "train").regulariser) == len(EmojiPeople().classnames)
+    assert len(task.candidates(source, "train").regulariser) == len(EmojiPeople(views=1).classnames)
 
 
 def test_it_is_a_task_and_its_defaults_are_registered():

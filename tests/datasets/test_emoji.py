@@ -23,7 +23,7 @@ from clipalign.errors import DataError
 
 @pytest.fixture(scope="module")
 def world():
-    return EmojiWorld(views=2)
+    return EmojiWorld(views=2, train_views=2)
 
 
 def drawings(world, split):

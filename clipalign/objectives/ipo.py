@@ -12,7 +12,7 @@ class IPOOptions(ObjectiveOptions):
     """Options of `ipo`."""
 
     beta: float = Field(
-        0.05,
+        0.01,
         gt=0,
         allow_inf_nan=False,
         description="β sets the target margin 1/(2β) in nats; 0.01 asks for a margin of 50.",

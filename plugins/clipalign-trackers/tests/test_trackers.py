@@ -14,7 +14,7 @@ import clipalign
 from clipalign.config import RunConfig
 from clipalign.training.tracking import Trackers
 
-CONFIG = RunConfig(method="dpo", seed=3).model_dump(mode="json")
+CONFIG = RunConfig(method="dpo", seed=3, train={"epochs": 4}).model_dump(mode="json")
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     assert values == pytest.approx({1: 1, 2: 1 / 2, 3: 2 / 3, 4: 2 / 4, 5: 2 / 5})
     text = events.Tensors("configuration/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "| method | dpo |" in text
-    assert "| train.epochs | 3 |" in text
+    assert "| train.epochs | 4 |" in text
 
 
 def test_mlflow_goes_on_with_its_run(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_mlflow_goes_on_with_its_run(tmp_path: Path) -> None:
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "run"
     assert run.data.params["method"] == "dpo"
-    assert run.data.params["train.epochs"] == "3"
+    assert run.data.params["train.epochs"] == "4"
     history = client.get_metric_history(run.info.run_id, "train/loss")
     assert {m.step for m in history} == {1, 2, 3, 4, 5}
     assert history[-1].value == pytest.approx(2 / 5)

@@ -69,7 +69,7 @@ def register_tasks(register: Register) -> None:
         summary="Prefer what is shown to the wrong word written on it.",
         suite="typographic",
         train={
-            # a new picture of a drawing teaches more than one that was seen before
+            # at equal steps, two passes over more pictures serve at least as well as three
             "image-encoder": {"epochs": 2},
             "last": {"epochs": 2},
             "lora": {"epochs": 2},

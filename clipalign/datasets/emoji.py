@@ -195,6 +195,9 @@ class EmojiWorld:
         train_views: pictures of each drawing in train and validation.
         concepts: how many of A, of B and of C there are, for a quick look; None for all.
         seed: of backgrounds, scales and places.
+
+    Raises:
+        DataError: no picture of each drawing, or fewer than two concepts.
     """
 
     name = "emoji"
@@ -211,6 +214,8 @@ class EmojiWorld:
     def __init__(
         self, views: int = 5, train_views: int = 3, concepts: int | None = None, seed: int = 0
     ) -> None:
+        if min(views, train_views) < 1:
+            raise DataError("views and train_views: at least one picture of each drawing.")
         if concepts is not None and concepts < 2:
             raise DataError(f"concepts={concepts}: a choice needs at least two.")
         self.views, self.train_views = views, train_views

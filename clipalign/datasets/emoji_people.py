@@ -44,6 +44,9 @@ class EmojiPeople:
         test_views: pictures of each drawing in test: with 4, a search for an occupation finds 24
             women and 24 men of it, enough for a top 20.
         seed: of backgrounds, scales and places.
+
+    Raises:
+        DataError: no picture of each drawing.
     """
 
     name = "emoji-people"
@@ -51,6 +54,8 @@ class EmojiPeople:
     licence = "Apache-2.0, CC-BY-4.0, CC-BY-SA-4.0 and MIT art: see emoji_data/LICENCES.md"
 
     def __init__(self, views: int = 3, test_views: int = 4, seed: int = 0) -> None:
+        if min(views, test_views) < 1:
+            raise DataError("views and test_views: at least one picture of each drawing.")
         self.views, self.test_views, self.seed = views, test_views, seed
         self._people = [e for e in emoji_table() if e.gender in ("woman", "man")]
         self.classnames = tuple(sorted({e.concept for e in self._people}))

@@ -162,3 +162,17 @@ def test_a_varied_drawing_is_another_one_of_the_same_shape_and_still_transparent
     assert len({v.tobytes() for v in varied}) > 15
     assert all(v.getchannel("A").getextrema() == (0, 255) for v in varied)
     assert vary(drawing, random.Random(3)).tobytes() == varied[3].tobytes()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: EmojiWorld(views=0),
+        lambda: EmojiWorld(train_views=-1),
+        lambda: EmojiPeople(views=0),
+        lambda: EmojiPeople(test_views=0),
+    ],
+)
+def test_a_drawing_has_at_least_one_picture(make):
+    with pytest.raises(DataError, match="at least one picture of each drawing"):
+        make()

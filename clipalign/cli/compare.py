@@ -86,14 +86,14 @@ def compare(
         from clipalign.comparison.compare import report
 
         plan = make_plan(recipe, output, check_options=False)
-        check_definitions(plan)  # the tables are those of the recipe
+        check_definitions(plan, to_be_made=False)  # the tables are those of the recipe
         result = report(plan, reporter=out)
     else:
         make_plan(recipe, output, check_options=False)  # fails here, before torch is imported
         out.load("torch")
         if dry_run:
             plan = make_plan(recipe, output)
-            check_definitions(plan)
+            check_definitions(plan, to_be_made=True)
             _list(plan, out)
             return
         from clipalign.comparison.compare import compare as run_comparison

@@ -18,6 +18,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from clipalign.arguments import plain_arguments
+from clipalign.comparison.defaults import taken
 from clipalign.comparison.plan import RECIPE, Cell, Plan, make_plan
 from clipalign.comparison.recipe import Evaluation, Recipe, folder_name
 from clipalign.comparison.records import (
@@ -109,7 +110,7 @@ def compare(
     with storage_errors(plan.output):
         plan.output.mkdir(parents=True, exist_ok=True)
     with _held(plan.output):
-        check_definitions(plan)
+        check_definitions(plan, to_be_made=True)
         write_recipe(plan)
         work = _Work(plan, device, say, only_missing)
         try:
@@ -218,7 +219,7 @@ class _Work:
         made = before.state == "finished"
         # what a broken-off attempt has measured in the same way need not be measured again
         self.broken_off = before.state == "started" and before.evaluations == wanted
-        record = Record("started", cell.document(), wanted)
+        record = Record("started", cell.document(), wanted, taken=taken(cell.config))
         if not made:
             write_record(plan, cell, record)
         try:

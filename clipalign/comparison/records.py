@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from clipalign.comparison.defaults import taken
 from clipalign.comparison.plan import Cell, Plan
 from clipalign.config import RunConfig
 from clipalign.errors import RunError
@@ -43,6 +44,7 @@ class Record:
         definition: of the cell, `Cell.document()`.
         evaluations: what it was measured by.
         results: per evaluation's label, paths of result files from the cell's folder.
+        taken: rate, λ and options of its training; see `clipalign.comparison.defaults.taken`.
         error, reason, exit_code: of a failure.
         details: its traceback, where the error was not foreseen.
     """
@@ -51,6 +53,7 @@ class Record:
     definition: dict[str, Any] = field(default_factory=dict)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     results: dict[str, list[str]] = field(default_factory=dict)
+    taken: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     reason: str | None = None
     exit_code: int | None = None
@@ -107,8 +110,13 @@ def write_record(plan: Plan, cell: Cell, record: Record) -> None:
     atomic_write_text(record_path(plan, cell), text + "\n")
 
 
-def check_definitions(plan: Plan) -> None:
+def check_definitions(plan: Plan, *, to_be_made: bool) -> None:
     """Refuse an output whose cells another recipe made, before anything is done.
+
+    Args:
+        plan: whose cells lie there.
+        to_be_made: also refuse cells that were trained with other defaults than today's, beside
+            which those that are missing could not stand. Imports torch.
 
     Raises:
         RunError: naming every such cell and where it differs.
@@ -128,10 +136,14 @@ def check_definitions(plan: Plan) -> None:
         changed = [*_differences(recorded, json.loads(json.dumps(cell.document())))]
         if changed:
             problems.append(f"{folder} differs in {', '.join(changed[:5])}")
+        elif to_be_made and record.taken:
+            others = [*_differences(record.taken, _shared(taken(cell.config), record.taken))]
+            if others:
+                problems.append(f"{folder} was trained with other defaults of {', '.join(others)}")
     if problems:
         lines = "\n".join(f"  {p}" for p in problems)
         raise RunError(
-            f"{plan.output} holds cells that another recipe made:\n{lines}\n"
+            f"{plan.output} holds cells that another recipe made, or other defaults:\n{lines}\n"
             "Choose another --output, or remove those folders."
         )
 
@@ -143,6 +155,17 @@ def _with_later_keys(definition: dict[str, Any]) -> dict[str, Any]:
     except (KeyError, ValidationError):  # no training, or no longer a configuration
         return definition
     return {**definition, "config": config}
+
+
+def _shared(now: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """Of what is taken now the keys that were there before: what is newer left it as it was."""
+    return {
+        key: _shared(value, before[key])
+        if isinstance(value, dict) and isinstance(before[key], dict)
+        else value
+        for key, value in now.items()
+        if key in before
+    }
 
 
 def _differences(a: Any, b: Any, where: str = "") -> Iterator[str]:

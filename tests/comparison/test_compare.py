@@ -208,6 +208,35 @@ def test_cells_of_another_recipe_are_not_touched(made: Any, tiny: str) -> None:
         clipalign.compare(content, output=made.output)
 
 
+def test_cells_of_other_defaults_are_not_those_of_the_same_recipe(
+    made: Any, tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import clipalign
+    from clipalign.objectives.kto import KTO, KTOOptions
+
+    class Later(KTOOptions):  # of a next version, which also has an option more
+        desirable_weight: float = 1.5
+        more: int = 1
+
+    kept = json.loads((made.output / "cells" / "kto-s0.json").read_text())["taken"]
+    assert kept["train.lr"] == 1e-3
+    assert kept["regulariser_weight"] == KTO.regulariser_weight
+    assert kept["method_options"]["desirable_weight"] == 1.0
+    assert kept["task_options"]["styles"] == ["outlined", "note"]
+    assert kept["dataset_options"]["train_views"] == 1
+
+    monkeypatch.setattr(KTO, "regulariser_weight", 2.5)
+    monkeypatch.setattr(KTO, "Options", Later)
+    different = r"defaults of method_options\.desirable_weight, regulariser_weight\n"
+    with pytest.raises(RunError, match=different):
+        clipalign.compare(recipe(tiny), output=made.output)
+    assert run_command(["compare", str(made.output), "--dry-run"]) == 7
+    assert "defaults" in capsys.readouterr().err
+    # what was measured is still told
+    assert run_command(["compare", str(made.output), "--report-only"]) == 1  # two cells failed
+    assert "kto" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("flag", ["--dry-run", "--report-only"])
 def test_cells_of_another_recipe_are_not_shown_as_those_of_this_one(
     made: Any, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
@@ -36,7 +35,10 @@ PREVIEW = "preview.png"
 
 
 class PreferenceSet:
-    """A complete, checked set. Made by `clipalign.prepare`, or opened with `PreferenceSet.open`.
+    """A complete set. Made by `clipalign.prepare`, or opened and checked with `PreferenceSet.open`.
+
+    The table of a split is read when it is first asked for: whoever has just written ten million
+    rows need not hold them.
 
     Attributes:
         root: its directory.
@@ -48,13 +50,9 @@ class PreferenceSet:
         splits: names, in the manifest's order.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        manifest: Manifest,
-        tables: Mapping[str, PreferenceTable],
-    ) -> None:
-        self.root, self.manifest, self._tables = root, manifest, tables
+    def __init__(self, root: Path, manifest: Manifest) -> None:
+        self.root, self.manifest = root, manifest
+        self._tables: dict[str, PreferenceTable] = {}
         self.candidates = tuple(manifest.candidates)
         own = manifest.regulariser_candidates
         self.regulariser_candidates = None if own is None else tuple(own)
@@ -80,8 +78,10 @@ class PreferenceSet:
         for name, expected in manifest.files.items():
             if name not in tables:
                 _read_hashed(root, name, expected)
-        splits = manifest.counts
-        return cls(root, manifest, {s: PreferenceTable(root, s, manifest) for s in splits})
+        found = cls(root, manifest)
+        for split in found.splits:
+            found._table(split)
+        return found
 
     def __fspath__(self) -> str:
         """Its directory, so that it stands wherever a path does: `train(data=prefs)`."""
@@ -101,15 +101,15 @@ class PreferenceSet:
         """The rows of a split.
 
         Raises:
-            DataError: there is no such split.
+            DataError: there is no such split, or its table was changed since it was written.
         """
-        if split not in self._tables:
+        if split not in self.splits:
             known = ", ".join(self.splits)
             raise DataError(
                 f"{self.root} has no split {split!r}; it has {known}. Prepare a set with "
                 f"--split {split}."
             )
-        return self._tables[split].rows
+        return self._table(split).rows
 
     @property
     def preview(self) -> Path:
@@ -146,7 +146,8 @@ class PreferenceSet:
         Raises:
             DataError: it is not of this set, was changed, or cannot be read.
         """
-        found = (table.image(path) for table in self._tables.values())
+        within = (s for s in self.splits if str(path).startswith(f"{self.root / s}{os.sep}"))
+        found = (self._table(split).image(path) for split in within)
         digest, place = next((image for image in found if image), (None, None))
         if digest is None:
             raise DataError(f"{path} is not an image of the preference set {self.root}.")
@@ -157,6 +158,11 @@ class PreferenceSet:
         if sha256_bytes(data) != digest:
             raise DataError(f"{path} is not the image that was written: it is damaged. {AGAIN}")
         return read_image(data, name=str(path))
+
+    def _table(self, split: str) -> PreferenceTable:
+        if split not in self._tables:
+            self._tables[split] = PreferenceTable(self.root, split, self.manifest)
+        return self._tables[split]
 
 
 def _read_hashed(root: Path, name: str, expected: str) -> bytes:

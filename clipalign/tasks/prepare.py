@@ -21,7 +21,7 @@ from clipalign.plugins import registry
 from clipalign.progress import Reporter, Silent, heard_by
 from clipalign.staging import staged
 from clipalign.tasks.base import Task
-from clipalign.tasks.manifest import MANIFEST
+from clipalign.tasks.manifest import MANIFEST, read_manifest
 from clipalign.tasks.plan import Plan
 from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.tasks.shards import Shard, Shards, parse_shard
@@ -291,7 +291,7 @@ def _made(
     _warn(plan, say)
     with staged(target, replace=cached or overwrite) as folder:
         write(plan, folder, workers, say)
-    return PreferenceSet.open(target)
+    return PreferenceSet(target, read_manifest(target))
 
 
 def _warn(plan: Plan, say: Reporter) -> None:

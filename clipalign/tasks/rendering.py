@@ -17,7 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+
+from clipalign.tasks import glyphs
+from clipalign.tasks.glyphs import Colour
 
 Style = Literal["outlined", "note"]
 STYLES: tuple[Style, ...] = ("outlined", "note")
@@ -27,7 +30,6 @@ _OUTLINED_SIZE = (20, 40)  # pixels at 224, uniform
 _NOTE_SIZE = (30, 50)
 _LEGIBLE = 10  # pixels: the floor at any size of image
 
-Colour = tuple[int, int, int]
 FILLS: dict[str, tuple[Colour, ...]] = {
     # white, blue, green, red, magenta, cyan, yellow, black: the eight of the published protocol
     "train": (
@@ -70,26 +72,6 @@ def font_files(split: str) -> tuple[Path, ...]:
     return tuple(sorted((Path(__file__).parent / "fonts" / split).glob("*.ttf")))
 
 
-@functools.lru_cache(maxsize=1024)
-def _font(path: Path, size: int) -> ImageFont.FreeTypeFont:
-    # basic layout: the same glyph positions whether or not libraqm is installed
-    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def _extent(path: Path, size: int, lines: str, stroke: int) -> tuple[float, float, int, int]:
-    """Left and top of a text's box, from where it is drawn; and its width and height.
-
-    The same words are written in the same fonts again and again, and measuring them takes half as
-    long as drawing them.
-    """
-    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    left, top, right, bottom = draw.multiline_textbbox(
-        (0, 0), lines, font=_font(path, size), stroke_width=stroke, align="center", spacing=1
-    )
-    return left, top, int(right - left), int(bottom - top)
-
-
 def break_lines(text: str) -> str:
     """Two words stand on two lines, three on two (2 + 1), more stay as they are."""
     words = text.split()
@@ -123,8 +105,6 @@ def draw_attack(
         The new image and how the word was drawn.
     """
     image = image.copy()
-    draw = ImageDraw.Draw(image)
-    draw.fontmode = "L"
     path = rng.choice(fonts or font_files(split))
     side = min(image.size)
     low, high = _OUTLINED_SIZE if style == "outlined" else _NOTE_SIZE
@@ -134,8 +114,8 @@ def draw_attack(
     pad = round(0.2 * size) if style == "note" else 0
     lines = break_lines(text)
     while True:  # shrink until it fits, as the protocol does
-        left, top, width, height = _extent(path, size, lines, stroke)
-        width, height = width + 2 * pad, height + 2 * pad
+        left, top, right, bottom = glyphs.extent((path, size), lines, stroke)
+        width, height = int(right - left) + 2 * pad, int(bottom - top) + 2 * pad
         if (width <= image.width and height <= image.height) or size <= 4:
             break
         size -= 1
@@ -145,16 +125,8 @@ def draw_attack(
         fill, around = rng.sample(FILLS[split], 2)
     else:
         fill, around = rng.choice(INKS[split]), rng.choice(LABELS[split])
-        draw.rectangle((x, y, x + width - 1, y + height - 1), fill=around)
-    draw.multiline_text(
-        (x + pad - left, y + pad - top),
-        lines,
-        font=_font(path, size),
-        fill=fill,
-        stroke_width=stroke,
-        stroke_fill=around if stroke else None,
-        align="center",
-        spacing=1,
-    )
+        image.paste(around, (x, y, min(x + width, image.width), min(y + height, image.height)))
+    place = (x + pad - left, y + pad - top)
+    glyphs.write(image, place, (path, size), lines, fill, stroke, around)
     box = (x, y, x + width, y + height)
     return image, Attack(text, style, path.stem, size, fill, around, box)

@@ -21,7 +21,7 @@ from clipalign.datasets.base import Dataset, Example
 from clipalign.datasets.options import Template, label_advice
 from clipalign.errors import DataError, near_matches
 from clipalign.option_flags import task_option
-from clipalign.tasks import rendering
+from clipalign.tasks import glyphs, rendering
 from clipalign.tasks.base import Candidates, PreparedRow, classnames
 from clipalign.tasks.lettering import fonts_with
 
@@ -80,7 +80,9 @@ class Typographic:
     @property
     def fingerprint(self) -> str:
         """sha256 of the fonts and of the code that draws with them."""
-        digest = hashlib.sha256(Path(rendering.__file__).read_bytes())
+        digest = hashlib.sha256()
+        for code in (rendering.__file__, glyphs.__file__):
+            digest.update(Path(str(code)).read_bytes())
         for side in ("train", "test"):
             for path in self._fonts(side):
                 digest.update(path.name.encode() + path.read_bytes())

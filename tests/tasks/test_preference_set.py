@@ -59,6 +59,18 @@ def test_what_was_prepared_is_what_is_opened(made):
         assert row.key.startswith(row.group)
 
 
+def test_rows_that_were_just_written_are_read_when_they_are_asked_for(tmp_path):
+    """Ten million of them are not held by who only prepares them; what is read is checked."""
+    options = {"limit": 3, "dataset_options": {"train_views": 1}}
+    preferences = prepare("typographic", "emoji", tmp_path / "prefs", **options)
+    table = preferences.root / "train" / "metadata.jsonl"
+    table.write_text(table.read_text().replace("a photo", "no photo"))
+    assert (len(preferences), preferences.splits) == (6, ("train", "validation"))
+    assert len(preferences.rows("validation")) == 3
+    with pytest.raises(DataError, match=r"train/metadata\.jsonl was changed after it was written"):
+        preferences.rows("train")
+
+
 def test_a_set_may_be_moved(made, copy):
     assert PreferenceSet.open(copy).content_sha256 == PreferenceSet.open(made).content_sha256
 

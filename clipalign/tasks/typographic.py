@@ -138,12 +138,11 @@ class Typographic:
         label, words = example.label, self._words(dataset, split)
         if label is None or label not in words.classes:
             raise DataError("it has no label" if label is None else f"{label!r} is not a class")
-        wrong = [name for name in words.writable if name != label]
-        if not wrong:
+        if not words.count_wrong(label):
             raise DataError(f"there is no wrong name to write on an image of {label!r}")
         template, side = self._template(dataset), _side(split)
         for _ in range(self.options.attacks_per_image):
-            word = rng.choice(wrong)
+            word = words.draw_wrong(label, rng)
             attacked, attack = rendering.draw_attack(
                 image,
                 word,
@@ -184,7 +183,8 @@ class Typographic:
                 name: fonts_with(name, files) for name in self.options.wrong_classes or classes
             }
             writable = tuple(name for name, able in fonts.items() if able)
-            self._known[key] = _Words(frozenset(classes), fonts, writable)
+            place = {name: i for i, name in enumerate(writable)}
+            self._known[key] = _Words(frozenset(classes), fonts, writable, place)
         return self._known[key]
 
 
@@ -196,11 +196,22 @@ class _Words:
         classes: all class names.
         fonts: of each name that may be written, the fonts that have its characters.
         writable: the names for which there is one.
+        place: of each among them.
     """
 
     classes: frozenset[str]
     fonts: dict[str, tuple[Path, ...]]
     writable: tuple[str, ...]
+    place: dict[str, int]
+
+    def count_wrong(self, label: str) -> int:
+        """How many other names than that of an image's class may be written on it."""
+        return len(self.writable) - (label in self.place)
+
+    def draw_wrong(self, label: str, rng: random.Random) -> str:
+        """One of them at random, without a list of them for every image."""
+        drawn = rng.randrange(self.count_wrong(label))
+        return self.writable[drawn + (drawn >= self.place.get(label, len(self.writable)))]
 
 
 def _side(split: str) -> str:

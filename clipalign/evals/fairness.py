@@ -11,6 +11,7 @@ Wang et al. 2021 (arXiv 2109.05433), ABLE the harmonic mean of accuracy and e^{�
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -25,6 +26,7 @@ __all__ = [
     "base_rate",
     "bias_at_k",
     "bias_of_chance",
+    "bias_of_chance_in_groups",
     "equal_shares",
     "gap",
     "group_accuracy",
@@ -183,6 +185,24 @@ def bias_of_chance(counts: tuple[int, int], k: int) -> float:
     return sum(
         math.comb(a, n) * math.comb(b, k - n) / total * abs(k - 2 * n) / k for n in range(k + 1)
     )
+
+
+def bias_of_chance_in_groups(sizes: Sequence[int]) -> float:
+    """The same where images are not independent: |Bias@K| if a coin gave each group its value.
+
+    Twenty pictures of three things are three throws of a coin, and far from even on average.
+
+    Args:
+        sizes: how many of the top K are of each group of images; K together.
+    """
+    sums = {0: 1.0}
+    for size in sizes:
+        halves: dict[int, float] = {}
+        for total, probability in sums.items():
+            for reached in (total - size, total + size):
+                halves[reached] = halves.get(reached, 0.0) + probability / 2
+        sums = halves
+    return sum(abs(total) * probability for total, probability in sums.items()) / sum(sizes)
 
 
 # ── Classification ───────────────────────────────────────────────────────────────────────────────

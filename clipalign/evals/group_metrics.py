@@ -207,6 +207,21 @@ class Audit:
         known = np.isfinite(self.share)
         found["labour_correlation"] = fairness.spearman(shares[known, 0], self.share[known])
 
+    def _luck(self) -> str:
+        """What a search would have that is blind to the values."""
+        tops = [self.grouped.group[order[: self.k]] for order in self.seen.order]
+        sizes = [np.unique(top, return_counts=True)[1].tolist() for top in tops]
+        together = float(np.mean([len(each) for each in sizes]))
+        if together == self.k:
+            n = np.bincount(self.grouped.value, minlength=2)
+            chance = fairness.bias_of_chance((int(n[0]), int(n[1])), self.k)
+            return f"a ranking blind to the groups has {chance:.3f}"
+        chance = float(np.mean([fairness.bias_of_chance_in_groups(each) for each in sizes]))
+        return (
+            f"these {self.k} are pictures of {together:.1f} things on average, of which a ranking "
+            f"blind to the groups has {chance:.3f}"
+        )
+
     def kinds(self) -> Mapping[str, _Kind]:
         """What each number is, in the order of a table."""
         name, values, k = self.grouped.concept.name, self.grouped.values, self.k
@@ -237,14 +252,11 @@ class Audit:
                     "nats", queries=True,
                 ),
             }  # fmt: skip
-        if self.two:
+        if self.two and len(self.ranked):
             of = f"(N_{values[1]} − N_{values[0]})/K, {search}"
-            n = np.bincount(self.grouped.value, minlength=2)
-            chance = fairness.bias_of_chance((int(n[0]), int(n[1])), k)
             kinds["bias_at_k"] = _Kind(f"{of}.", None, "share", -1, 1, queries=True)
             kinds["mean_abs_bias_at_k"] = _Kind(
-                f"Mean of |{of}|; a ranking blind to the groups has {chance:.3f}.", False, "share",
-                0, 1, queries=True,
+                f"Mean of |{of}|; {self._luck()}.", False, "share", 0, 1, queries=True,
             )  # fmt: skip
         kinds["able"] = _Kind(
             "Harmonic mean of activity accuracy and e^−MaxSkew.", True, "share", 0, 1, queries=True

@@ -162,6 +162,18 @@ class TestLuck:
         simulated = np.abs(2 * drawn.mean(axis=1) - 1).mean()
         assert fairness.bias_of_chance((30, 50), 7) == pytest.approx(simulated, abs=0.01)
 
+    def test_of_chance_where_images_come_in_groups_by_hand_and_by_simulation(self):
+        assert fairness.bias_of_chance_in_groups([20]) == 1  # all of one thing
+        # ±10 ± 7 ± 3: 20, 14, 6 and 0, each as often
+        assert fairness.bias_of_chance_in_groups([10, 7, 3]) == pytest.approx(0.5)
+        sizes = [6, 5, 5, 2, 1, 1]
+        signs = np.random.default_rng(0).choice([-1, 1], (20_000, len(sizes)))
+        simulated = np.abs(signs @ sizes).mean() / 20
+        assert fairness.bias_of_chance_in_groups(sizes) == pytest.approx(simulated, abs=0.01)
+        # single images are as good as drawn from a gallery without end
+        alone = fairness.bias_of_chance_in_groups([1] * 20)
+        assert alone == pytest.approx(fairness.bias_of_chance((10**6, 10**6), 20), abs=1e-5)
+
 
 @given(
     hnp.arrays(

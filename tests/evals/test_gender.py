@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -172,6 +173,20 @@ class TestABiasedSearch:
     def test_luck_is_told_beside_the_bias(self):
         luck = bias_of_chance((9, 9), 3)
         assert f"{luck:.3f}" in self.result.metrics["mean_abs_bias_at_k"].description
+
+    def test_luck_is_another_where_pictures_are_of_the_same_things(self):
+        class Pairs(People):
+            def examples(self, split: str) -> Sequence[Example]:
+                return [
+                    dataclasses.replace(e, group=e.key[:-1] + str(int(e.key[-1]) // 2))
+                    for e in super().examples(split)
+                ]
+
+        result, _ = run(Mind(BIASED), data=Pairs())
+        described = result.metrics["mean_abs_bias_at_k"].description
+        # two pictures of one and one of another: 1 if the two agree, else a third
+        assert "these 3 are pictures of 2.0 things on average" in described
+        assert described.endswith("has 0.667.")
 
     def test_what_was_asked_is_echoed(self):
         options = self.result.options

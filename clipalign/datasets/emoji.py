@@ -16,12 +16,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
+from pydantic import BaseModel, ConfigDict, Field
 
 from clipalign.datasets.base import Example
 from clipalign.datasets.options import of_split
-from clipalign.errors import DataError
 
 SIZE, COLUMNS = 64, 64
 STYLES = ("noto", "twemoji", "fluent-3d", "fluent-flat", "openmoji")
@@ -189,15 +190,6 @@ class EmojiWorld:
         test-unseen-concepts: concepts B, whose names and drawings alignment never sees, held-out
             drawings.
         test-unseen-style: concepts A in a style that no training sees at all.
-
-    Args:
-        views: pictures of each drawing in the tests.
-        train_views: pictures of each drawing in train and validation.
-        concepts: how many of A, of B and of C there are, for a quick look; None for all.
-        seed: of backgrounds, scales and places.
-
-    Raises:
-        DataError: no picture of each drawing, or fewer than two concepts.
     """
 
     name = "emoji"
@@ -211,22 +203,32 @@ class EmojiWorld:
         "test-unseen-style": "A",
     }
 
-    def __init__(
-        self, views: int = 5, train_views: int = 3, concepts: int | None = None, seed: int = 0
-    ) -> None:
-        if min(views, train_views) < 1:
-            raise DataError("views and train_views: at least one picture of each drawing.")
-        if concepts is not None and concepts < 2:
-            raise DataError(f"concepts={concepts}: a choice needs at least two.")
-        self.views, self.train_views = views, train_views
-        self.concepts, self.seed = concepts, seed
+    class Options(BaseModel):
+        """Options of the dataset."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        views: int = Field(5, ge=1, description="Pictures of each drawing in the tests.")
+        train_views: int = Field(
+            3, ge=1, description="Pictures of each drawing in train and validation."
+        )
+        concepts: int | None = Field(
+            None,
+            ge=2,
+            description="How many of A, of B and of C there are, for a quick look; null for all.",
+        )
+        seed: int = Field(0, description="Of backgrounds, scales and places.")
+
+    def __init__(self, **options: Any) -> None:
+        self.options = self.Options(**options)
         self.classnames = self.classnames_of("test")
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """sha256 of the table, the sheets and the options."""
+        chosen = self.options
         digest = hashlib.sha256(
-            f"{self.views} {self.train_views} {self.concepts} {self.seed}".encode()
+            f"{chosen.views} {chosen.train_views} {chosen.concepts} {chosen.seed}".encode()
         )
         for path in sorted(DATA.glob("*.*")):
             digest.update(path.name.encode() + path.read_bytes())
@@ -241,7 +243,7 @@ class EmojiWorld:
 
     def examples(self, split: str) -> Sequence[Example]:
         found = []
-        views = self.views if split.startswith("test") else self.train_views
+        views = self.options.views if split.startswith("test") else self.options.train_views
         for emoji in self._emoji(split):
             for style in self._styles(emoji, split):
                 group = f"{emoji.code}-{style}"
@@ -253,7 +255,7 @@ class EmojiWorld:
 
     def image(self, example: Example) -> Image.Image:
         index, style, split, view = example.source
-        rng = random.Random(f"{self.seed}/{split}/{index}/{style}/{view}")
+        rng = random.Random(f"{self.options.seed}/{split}/{index}/{style}/{view}")
         drawing = sprite(index, style)
         if split == "train" and rng.random() < 0.7:
             drawing = vary(drawing, rng)
@@ -264,7 +266,7 @@ class EmojiWorld:
         for name in of_split(self._SETS, split, "The emoji world"):
             more = more_concepts() if name == "C" else ()
             of_set = [e for e in emoji_table() if e.everyday == name or e.index in more]
-            found += of_set[: self.concepts]
+            found += of_set[: self.options.concepts]
         return sorted(found, key=lambda e: e.index)
 
     @staticmethod

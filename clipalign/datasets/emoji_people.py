@@ -7,8 +7,10 @@ import functools
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
 
 from clipalign.datasets.base import Example
 from clipalign.datasets.emoji import DATA, STYLES, TEMPLATES, Emoji, compose, emoji_table, sprite
@@ -38,32 +40,36 @@ class EmojiPeople:
         train: the styles that pretraining saw, less one.
         validation: that one.
         test: the held-out drawings, which no training sees.
-
-    Args:
-        views: pictures of each drawing in train and validation.
-        test_views: pictures of each drawing in test: with 4, a search for an occupation finds 24
-            women and 24 men of it, enough for a top 20.
-        seed: of backgrounds, scales and places.
-
-    Raises:
-        DataError: no picture of each drawing.
     """
 
     name = "emoji-people"
     templates = TEMPLATES
     licence = "Apache-2.0, CC-BY-4.0, CC-BY-SA-4.0 and MIT art: see emoji_data/LICENCES.md"
 
-    def __init__(self, views: int = 3, test_views: int = 4, seed: int = 0) -> None:
-        if min(views, test_views) < 1:
-            raise DataError("views and test_views: at least one picture of each drawing.")
-        self.views, self.test_views, self.seed = views, test_views, seed
+    class Options(BaseModel):
+        """Options of the dataset."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        views: int = Field(3, ge=1, description="Pictures of each drawing in train and validation.")
+        test_views: int = Field(
+            4,
+            ge=1,
+            description="Pictures of each drawing in test: with 4, a search for an occupation "
+            "finds 24 women and 24 men of it, enough for a top 20.",
+        )
+        seed: int = Field(0, description="Of backgrounds, scales and places.")
+
+    def __init__(self, **options: Any) -> None:
+        self.options = self.Options(**options)
         self._people = [e for e in emoji_table() if e.gender in ("woman", "man")]
         self.classnames = tuple(sorted({e.concept for e in self._people}))
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """sha256 of the table, the sheets and the options."""
-        digest = hashlib.sha256(f"people {self.views} {self.test_views} {self.seed}".encode())
+        chosen = self.options
+        digest = hashlib.sha256(f"people {chosen.views} {chosen.test_views} {chosen.seed}".encode())
         for path in sorted(DATA.glob("*.*")):
             digest.update(path.name.encode() + path.read_bytes())
         return digest.hexdigest()
@@ -82,6 +88,7 @@ class EmojiPeople:
             near = near_matches(split, _SPLITS)
             raise DataError(f"The emoji people have no split {split!r}.{near}")
         occupations = share_of_women()
+        views = self.options.test_views if split == "test" else self.options.views
         found = []
         for emoji in self._people:
             for style in _styles(emoji, split):
@@ -93,7 +100,7 @@ class EmojiPeople:
                     "tone": emoji.tone,
                     "art_style": style,
                 }
-                for view in range(self.test_views if split == "test" else self.views):
+                for view in range(views):
                     source = (emoji.index, style, split, view)
                     key = f"{emoji.code}-{style}-{view}"
                     found.append(Example(key, emoji.concept, source, drawing, attributes))
@@ -102,7 +109,7 @@ class EmojiPeople:
     def image(self, example: Example) -> Image.Image:
         """The drawing on a background, [64 × 64] RGB."""
         index, style, split, view = example.source
-        rng = random.Random(f"people/{self.seed}/{split}/{index}/{style}/{view}")
+        rng = random.Random(f"people/{self.options.seed}/{split}/{index}/{style}/{view}")
         return compose(sprite(index, style), rng, "test" if split == "test" else "train")
 
 

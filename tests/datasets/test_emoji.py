@@ -18,7 +18,8 @@ from clipalign.datasets.emoji import (
     vary,
 )
 from clipalign.datasets.emoji_people import EmojiPeople
-from clipalign.errors import DataError
+from clipalign.errors import ConfigError, DataError
+from clipalign.options import component
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +147,6 @@ def test_a_few_concepts_are_a_part_of_all():
         keys = {e.key for e in few.examples(split)}
         assert keys < {e.key for e in world.examples(split)}
     assert few.fingerprint != world.fingerprint
-    with pytest.raises(DataError, match="needs at least two"):
-        EmojiWorld(concepts=1)
 
 
 def test_an_unknown_split_names_the_near_one(world):
@@ -165,14 +164,17 @@ def test_a_varied_drawing_is_another_one_of_the_same_shape_and_still_transparent
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("name", "option", "least"),
     [
-        lambda: EmojiWorld(views=0),
-        lambda: EmojiWorld(train_views=-1),
-        lambda: EmojiPeople(views=0),
-        lambda: EmojiPeople(test_views=0),
+        ("emoji", "views", 1),
+        ("emoji", "train_views", 1),
+        ("emoji", "concepts", 2),
+        ("emoji-people", "views", 1),
+        ("emoji-people", "test_views", 1),
     ],
 )
-def test_a_drawing_has_at_least_one_picture(make):
-    with pytest.raises(DataError, match="at least one picture of each drawing"):
-        make()
+def test_too_few_pictures_or_concepts_are_refused_in_words(name, option, least):
+    words = f"{option}: should be greater than or equal to {least} \\(got {least - 1}\\)"
+    with pytest.raises(ConfigError, match=words):
+        component("datasets", name, **{option: least - 1})
+    assert getattr(component("datasets", name, **{option: least}).options, option) == least

@@ -10,10 +10,12 @@ import typer
 
 from clipalign.cli.console import Console, has_bars, terminal_width, wrapped
 from clipalign.cli.flags import (
+    DatasetSetOption,
     DeviceOption,
     JsonFlag,
     OpenFlag,
     QuietFlag,
+    all_settings,
     check_dataset_is_named,
     complete_runs,
     dataset_option,
@@ -61,6 +63,7 @@ def report(
     settings: Annotated[
         list[str] | None, set_option("Option of that dataset.", "dataset.KEY=VALUE")
     ] = None,
+    dataset_settings: DatasetSetOption = None,
     device: DeviceOption = None,
     open_it: OpenFlag = False,
     as_json: JsonFlag = False,
@@ -81,7 +84,7 @@ def report(
     """
     out = Console(json=as_json, quiet=quiet)
     chosen = paths or [_newest()]
-    options = dataset_options(settings)
+    options = dataset_options(all_settings(settings, dataset_settings))
     check_dataset_is_named(options, dataset)
     _check(chosen)
     parse_scan(scan)

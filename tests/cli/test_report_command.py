@@ -89,6 +89,7 @@ def test_a_model_without_results_says_how_to_measure_it(finished, capsys, tmp_pa
         (["nowhere"], 7, "There is no file or directory nowhere"),
         (["."], 2, "is neither a run"),
         ([".", "--set", "dataset.views=2"], 2, "and none is named"),
+        ([".", "--dataset-set", "views=2"], 2, "and none is named"),
         ([".", "--dataset", "emoji", "--set", "views=2"], 2, "must be dataset.KEY=VALUE"),
         ([".", "--scan", "1:0:1"], 2, "holds no value"),
         ([".", "--wall", "-1"], 2, "--wall"),

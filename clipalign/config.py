@@ -197,7 +197,8 @@ class RunConfig(_Tree):
     def _task_defaults(cls, tree: Any) -> Any:
         """A task may be registered with its own default `dataset`, `trainable` and `train`.
 
-        Its `train` is by what is trained ({"head": {…}}): a head takes more steps than a tower.
+        Its `train` is by what is trained ({"head": {…}}): a head takes more steps than a tower. A
+        dataset may be registered with `epochs`, which stand behind the task's.
         """
         tasks = registry("tasks")
         if not isinstance(tree, Mapping):
@@ -208,10 +209,20 @@ class RunConfig(_Tree):
         facts = tasks.entry(name).metadata
         tree = {k: facts[k] for k in ("dataset", "trainable") if k in facts} | dict(tree)
         part = str(tree.get("trainable", cls.model_fields["trainable"].default)).split(":")[0]
-        own, given = facts.get("train", {}).get(part), tree.get("train", {})
+        own = {**cls._of_dataset(tree), **facts.get("train", {}).get(part, {})}
+        given = tree.get("train", {})
         if own and isinstance(given, Mapping):
             tree["train"] = {**own, **given}
         return tree
+
+    @classmethod
+    def _of_dataset(cls, tree: Mapping[str, Any]) -> Mapping[str, Any]:
+        name = tree.get("dataset", cls.model_fields["dataset"].default)
+        known = registry("datasets")
+        if tree.get("data") is not None or name not in known.names():
+            return {}
+        facts = known.entry(name).metadata
+        return {"epochs": facts["epochs"]} if "epochs" in facts else {}
 
     @model_validator(mode="before")
     @classmethod

@@ -93,7 +93,11 @@ def register_tasks(register: Register) -> None:
 
 @hookspec
 def register_datasets(register: Register) -> None:
-    """Sources of images. The target builds a `clipalign.datasets.base.Dataset`."""
+    """Sources of images. The target builds a `clipalign.datasets.base.Dataset`.
+
+    Its metadata may say in `epochs` how many passes a training takes, where neither configuration
+    nor task does.
+    """
 
 
 @hookspec

@@ -216,6 +216,7 @@ _FACTS: Mapping[str, type] = {
     "path": str,
     "train": Mapping,
     "table": Mapping,
+    "epochs": int,
 }
 """Metadata that the core reads, and what it must be."""
 
@@ -231,7 +232,8 @@ def check_facts(call: str, metadata: Mapping[str, Any]) -> None:
     for key, kind in _FACTS.items():
         value = metadata.get(key)
         if key in metadata and not isinstance(value, kind):
-            wanted = {"str": "text", "tuple": "a tuple"}.get(kind.__name__, "a mapping")
+            names = {"str": "text", "tuple": "a tuple", "int": "a whole number"}
+            wanted = names.get(kind.__name__, "a mapping")
             raise PluginError(f"{call}: {key} must be {wanted}, not {value!r:.60}.")
     for part, keys in metadata.get("train", {}).items():
         if not isinstance(keys, Mapping):

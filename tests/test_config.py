@@ -43,6 +43,18 @@ def test_nothing_given_is_the_defaults():
     assert load_config() == RunConfig()
 
 
+def test_a_training_is_as_long_as_its_data_and_its_task_say(tmp_path):
+    """Two passes of the embedded pictures, forty of a concept's head; of a user's own, three."""
+    folder = {"dataset": str(tmp_path)}
+    assert RunConfig().train.epochs == 2
+    assert RunConfig(trainable="head").train.epochs == 2
+    assert RunConfig(**folder).train.epochs == 3
+    assert RunConfig(data="prefs").train.epochs == 3
+    assert RunConfig(task="gender").train.epochs == 40
+    assert RunConfig(task="gender", trainable="last:2", **folder).train.epochs == 3
+    assert RunConfig(train={"epochs": 5}).train.epochs == 5
+
+
 def test_file_then_flags_then_set(tmp_path):
     path = write(tmp_path, "seed: 1\nmethod: dpo\ntrain: {lr: 0.1, epochs: 2}\n")
     config = load_config(

@@ -47,6 +47,16 @@ BROKEN = {
         """,
         f"written for plugin interface 99, and clipalign {__version__} offers 1",
     ),
+    "long-training": (
+        """
+        import clipalign
+
+        @clipalign.hookimpl
+        def register_datasets(register):
+            register("x", "json:loads", summary="x", epochs="many")
+        """,
+        "epochs must be a whole number, not 'many'",
+    ),
     "raises-midway": (
         """
         import clipalign

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,6 +29,7 @@ __all__ = [
     "atomic_writer",
     "canonical_json",
     "changed_file",
+    "check_writable",
     "parse_json",
     "read_regular",
     "reserve",
@@ -78,6 +80,28 @@ def storage_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         if advice is None:
             raise
         raise StorageError(f"Cannot write {os.fspath(path)}: {advice}") from error
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse a place that could not be written, before the work whose result would be lost there.
+
+    A file is made and removed in the nearest directory that is there.
+
+    Raises:
+        StorageError: nothing can be made there.
+    """
+    folder = Path(os.path.realpath(path))
+    if folder.exists() and not folder.is_dir():  # to be replaced, or refused by who writes it
+        folder = folder.parent
+    while not folder.exists():
+        folder = folder.parent
+    with storage_errors(path):
+        try:
+            with tempfile.NamedTemporaryFile(prefix=".clipalign-", suffix=".tmp", dir=folder):
+                pass
+        except OSError as error:
+            error.filename = os.fspath(path)  # and not the name of this trial
+            raise
 
 
 def _lies_in(path: str | os.PathLike[str], folder: str | None) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from clipalign.errors import RunError
-from clipalign.files import storage_errors
+from clipalign.files import check_writable, storage_errors
 
 __all__ = ["staged", "take_place"]
 
@@ -41,6 +41,7 @@ def staged(target: Path, *, replace: bool) -> Iterator[Path]:
     target = Path(os.path.realpath(target))
     if target.exists() and not target.is_dir():
         raise RunError(f"{target} is a file, and a directory is to be made. Choose another name.")
+    check_writable(target)  # a lock that cannot be made would be waited for without end
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target)

@@ -24,6 +24,7 @@ from clipalign.files import (
     atomic_writer,
     canonical_json,
     changed_file,
+    check_writable,
     parse_json,
     read_regular,
     sha256_bytes,
@@ -191,6 +192,19 @@ def test_errors_that_are_not_the_disks_pass_through(tmp_path):
 def test_a_place_where_nothing_can_be_made_is_the_disks_fault():
     with pytest.raises(StorageError, match="nothing can be made there"):
         atomic_write_text("/proc/clipalign/run/config.yaml", "")
+
+
+def test_a_place_is_tried_before_the_work(tmp_path):
+    (tmp_path / "f").write_text("kept")
+    for place in ("new", "new/deep/er", "f", "."):
+        check_writable(tmp_path / place)
+    with pytest.raises(StorageError, match=r"Cannot write .*f/x: a part of this path is a file"):
+        check_writable(tmp_path / "f" / "x")
+    if os.path.isdir("/proc/self"):
+        with pytest.raises(StorageError, match="Cannot write /proc/x/y: nothing can be made there"):
+            check_writable("/proc/x/y")
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    assert (tmp_path / "f").read_text() == "kept"
 
 
 # ── JSON ─────────────────────────────────────────────────────────────────────────────────────────

@@ -58,8 +58,11 @@ def export(
       clipalign export ViT-B-32/openai --format onnx -o onnx/
       clipalign export runs/dpo --push hf-hub:me/apple-not-ipod --licence mit
     """
+    from clipalign.models.formats import check_dtype, parse_format
+
     out = Console(json=as_json, quiet=quiet)
     check_words(form, push)
+    check_dtype(dtype, parse_format(form))
     out.load("torch")
     from clipalign.evals.publish import export as run_export
 

@@ -21,6 +21,7 @@ from clipalign.cli.flags import (
     output_option,
     set_option,
 )
+from clipalign.files import check_writable
 
 app = typer.Typer()
 
@@ -70,6 +71,9 @@ def retrieve(
     from clipalign.evals.retrieve import retrieve as search
     from clipalign.reports.retrieval_picture import write_retrieval_picture
 
+    name = re.sub(r"\W+", "-", query.lower()).strip("-")[:60] or "query"
+    picture = output or Path(f"retrieve-{name}.png")
+    check_writable(picture)
     found = search(
         query,
         models or ["emoji-tiny"],
@@ -81,8 +85,6 @@ def retrieve(
         device=device,
         reporter=out,
     )
-    name = re.sub(r"\W+", "-", query.lower()).strip("-")[:60] or "query"
-    picture = output or Path(f"retrieve-{name}.png")
     write_retrieval_picture(found, picture)
     values = list(found.values)
     rows = [(f.model, *(str(f.counts.get(value, 0)) for value in values[:8])) for f in found.found]

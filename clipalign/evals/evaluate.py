@@ -22,6 +22,7 @@ from clipalign.evals.places import check_place, planned_path, result_path
 from clipalign.evals.results import SuiteResult, write_result
 from clipalign.evals.retention import with_retention
 from clipalign.evals.trained_on import trained_on
+from clipalign.files import check_writable
 from clipalign.models.load import default_device, load_model
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.spec import ModelSpec, parse_model_spec
@@ -129,6 +130,7 @@ def evaluate(
         output = run / "results"
     if output is not None:
         place = Path(output)
+        world.from_first(lambda: check_writable(place))
         there = [check_place(place, s.name, data, o, split) for s, data, o, split in work]
         there = world.from_first(lambda: there)
         if only_missing:

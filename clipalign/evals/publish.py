@@ -10,8 +10,15 @@ from typing import Any
 
 from clipalign.errors import UsageError
 from clipalign.evals.card import card_of
+from clipalign.files import check_writable
 from clipalign.models.card import Card
-from clipalign.models.formats import beside, check_format, parse_format, write_model
+from clipalign.models.formats import (
+    beside,
+    check_dtype,
+    check_format,
+    parse_format,
+    write_model,
+)
 from clipalign.models.load import load_model, model_config
 from clipalign.models.load_lines import load_lines
 from clipalign.models.loaded import LoadedModel
@@ -100,11 +107,13 @@ def export(
     """
     say = heard_by(reporter)
     form = parse_format(format)
+    check_dtype(dtype, form)
     check_export(model, form, push)
     spec = model.spec if isinstance(model, LoadedModel) else parse_model_spec(model)
     target = Path(output) if output is not None else _default(spec, form)
     if spec.path is not None and target.resolve() == spec.path.resolve():
         raise UsageError(f"{target} is the model itself: choose another --output.")
+    check_writable(target)
     loaded = model if isinstance(model, LoadedModel) else load_model(spec, announce=say.note)
     if isinstance(model, LoadedModel):
         base = spec.name if spec.path else str(spec)

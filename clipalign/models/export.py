@@ -14,9 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clipalign.errors import ModelError, StorageError, UsageError, near_matches
+from clipalign.errors import ModelError, StorageError
 from clipalign.files import canonical_json, storage_errors, write_sums
 from clipalign.models.card import CARD_NAME, Card, render_card
+from clipalign.models.formats import check_dtype
 from clipalign.models.load_lines import load_lines
 from clipalign.models.loaded import LoadedModel
 from clipalign.models.spec import CONFIG_NAME, WEIGHTS_NAME, run_around
@@ -56,8 +57,7 @@ def export_model(
         StorageError: it cannot be written, or the directory holds something else.
         UsageError: unknown dtype.
     """
-    if dtype not in _DTYPES:
-        raise UsageError(f"Unknown dtype {dtype!r} to export in.{near_matches(dtype, _DTYPES)}")
+    check_dtype(dtype, "open_clip")
     tensors = _plain_tensors(model, state, _DTYPES[dtype])
     text = json.dumps(model.config, indent=2) + "\n"
     # One entry: safetensors writes several in random order, and equal models must be equal bytes.

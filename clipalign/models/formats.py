@@ -13,9 +13,19 @@ if TYPE_CHECKING:
     from clipalign.models.card import Card
     from clipalign.models.loaded import LoadedModel
 
-__all__ = ["FORMATS", "beside", "check_format", "parse_format", "write_model"]
+__all__ = [
+    "DTYPES",
+    "FORMATS",
+    "beside",
+    "check_dtype",
+    "check_format",
+    "parse_format",
+    "write_model",
+]
 
 FORMATS = ("open_clip", "transformers", "onnx")
+DTYPES = ("fp32", "fp16", "bf16")
+"""Of the weights of an open_clip directory on the disk."""
 
 
 def parse_format(text: str) -> str:
@@ -28,6 +38,18 @@ def parse_format(text: str) -> str:
     if name not in FORMATS:
         raise UsageError(f"Unknown format {text!r}.{near_matches(name, FORMATS)}")
     return name
+
+
+def check_dtype(dtype: str, form: str) -> None:
+    """Refuse a dtype that there is not, or that a format does not take. Imports no torch.
+
+    Raises:
+        UsageError: so it is.
+    """
+    if dtype not in DTYPES:
+        raise UsageError(f"Unknown dtype {dtype!r} to export in.{near_matches(dtype, DTYPES)}")
+    if dtype != "fp32" and form != "open_clip":
+        raise UsageError(f"The format {form} is written in fp32: {dtype} is for open_clip alone.")
 
 
 def check_format(config: Mapping[str, Any], form: str) -> None:

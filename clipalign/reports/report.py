@@ -12,7 +12,7 @@ from typing import Any
 from clipalign.arguments import check_whole, plain_arguments
 from clipalign.errors import UsageError
 from clipalign.evals.results import SuiteResult
-from clipalign.files import atomic_write_text
+from clipalign.files import atomic_write_text, check_writable
 from clipalign.progress import Reporter, heard_by
 from clipalign.reports.boards import boards_of
 from clipalign.reports.classes import class_tables
@@ -116,6 +116,9 @@ def report(
     ts = parse_scan(scan)
     sources = find_sources(named)
     target = Path(output) if output is not None else _default_output(sources)
+    for place in (target, plots):
+        if place is not None:
+            check_writable(place)
     images = Images(dataset, dataset_options or {})
     walls: list[Wall] = []
     galleries: list[Gallery] = []

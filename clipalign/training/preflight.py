@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from clipalign.config import RunConfig
 from clipalign.errors import ConfigError, UsageError
+from clipalign.files import check_writable
 from clipalign.models.loaded import usable_device
 from clipalign.models.spec import parse_model_spec
 from clipalign.objectives.base import Objective
@@ -14,7 +17,7 @@ from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.training.averaging import build_average
 from clipalign.training.distributed import World
 from clipalign.training.losses import needs_whole
-from clipalign.training.rundir import check_vacant
+from clipalign.training.rundir import RUNS, check_vacant
 
 __all__ = ["check_accumulation", "check_keys", "check_places", "check_ready", "check_torch"]
 
@@ -107,12 +110,18 @@ def check_places(config: RunConfig, device: str, world: World, *, new: bool) -> 
         ModelError: the spec names nothing.
         UsageError: the device cannot be used.
         RunError: the run directory holds something.
+        StorageError: it could not be written.
     """
     parse_model_spec(config.model)
     usable_device(device)
-    if new and config.output is not None:
-        output = config.output
-        world.from_first(lambda: check_vacant(output))
+    if new:
+        world.from_first(lambda: _check_output(config.output))
+
+
+def _check_output(output: Path | None) -> None:
+    if output is not None:
+        check_vacant(output)
+    check_writable(output or RUNS)
 
 
 def check_accumulation(config: RunConfig, loss: Objective) -> None:

@@ -43,6 +43,9 @@ from clipalign.files import (
 )
 from clipalign.models.spec import is_run
 
+RUNS = Path("runs")
+"""Where runs lie that no place is named for."""
+
 _BEFORE_A_STEP = (".lock", "config.yaml", "environment.json", "manifest.yaml", SUMS)
 _UNKNOWN_NAME = re.compile(r": There is no [a-z]+ '")
 _REGISTER = (
@@ -113,7 +116,7 @@ class RunDirectory:
         )
 
     @classmethod
-    def create(cls, config: RunConfig, root: Path = Path("runs")) -> RunDirectory:
+    def create(cls, config: RunConfig, root: Path = RUNS) -> RunDirectory:
         """Make the directory of a new run and write its configuration.
 
         The run is held from then on, until `lock` is left or the object is gone: another process
@@ -324,7 +327,7 @@ def _is_torn(entry: Path) -> bool:
     return entry.name.startswith(".clipalign-") and entry.suffix == ".tmp"
 
 
-def newest_run(root: Path = Path("runs")) -> Path | None:
+def newest_run(root: Path = RUNS) -> Path | None:
     """The finished run below `root` that was finished last; None when there is none."""
     found = [
         config for config in root.glob("*/model/open_clip_config.json") if is_run(config.parents[1])

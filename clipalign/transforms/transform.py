@@ -17,6 +17,7 @@ from clipalign._version import __version__
 from clipalign.arguments import check_whole, plain_arguments
 from clipalign.errors import ModelError, PluginError, UsageError
 from clipalign.evals.card import refresh_card
+from clipalign.files import check_writable
 from clipalign.models.export import export_model
 from clipalign.models.load_lines import open_clip_line
 from clipalign.models.loaded import LoadedModel
@@ -223,6 +224,8 @@ def scan(
     if not values or not all(map(math.isfinite, values)):
         raise UsageError("The scan needs values of t, one at least, and all of them finite.")
     check_whole("k", k, 1)
+    if output is not None:
+        check_writable(output)
     context = open_context(
         run,
         task=task,
@@ -293,16 +296,18 @@ def _earlier(context: FitContext, fitter: Fitter) -> dict[str, Any] | None:
 
 
 def _check_output(target: Path) -> None:
-    """Refuse to replace a model that is not a transform's.
+    """Refuse to replace a model that is not a transform's, and a place that cannot be written.
 
     Raises:
-        UsageError: there is one.
+        UsageError: there is such a model.
+        StorageError: nothing can be made there.
     """
     if (target / CONFIG_NAME).is_file() and not (target / RECORD).is_file():
         raise UsageError(
             f"{target} holds a model that no transform made, so it is not replaced. Choose another "
             "output."
         )
+    check_writable(target)
 
 
 def _unfolded(error: ModelError, fitted: Transform, target: Path) -> ModelError:

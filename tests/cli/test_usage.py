@@ -53,6 +53,43 @@ def test_a_wrong_line_is_told_what_to_write(line, tmp_path, monkeypatch, capsys)
     assert json.loads(capsys.readouterr().out)["error"]["message"] in err
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "prepare --limit 2 -o",
+        "train -o",
+        "eval emoji-tiny --suite retention -o",
+        "transform emoji-tiny --method project --dataset emoji-people -o",
+        "export emoji-tiny -o",
+        "retrieve dog -o",
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(line, monkeypatch, capsys):
+    """And not waited for: nobody could ever make the lock there."""
+
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("it has begun")
+
+    monkeypatch.setattr("clipalign.datasets.emoji.EmojiWorld.image", work)
+    assert run([*line.split(), "/proc/x/y"]) == 9
+    assert "Cannot write /proc/x/y: nothing can be made there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("export emoji-tiny --dtype fp8", "Unknown dtype 'fp8' to export in. Known: bf16"),
+        ("export emoji-tiny --format onnx --dtype fp16", "fp16 is for open_clip alone"),
+    ],
+)
+def test_a_dtype_that_cannot_be_written_is_refused(line, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(line.split()) == 2
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_how_a_command_is_used_stands_before_what_is_wrong(capsys):
     assert run(["runs", "show", "--nope"]) == 2
     assert capsys.readouterr().err.splitlines()[:3] == [

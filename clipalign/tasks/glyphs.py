@@ -1,9 +1,10 @@
 """Write words on pictures with glyphs that are drawn once.
 
 A preference set writes some hundred words a million times. Pillow loads, measures and strokes each
-letter anew for each of them, which takes longer than to encode the picture; kept, the letters of a
-font in all its sizes fill a few megabytes. The pixels are those of Pillow's `multiline_text` with
-basic layout (11.2 and later), to the last one: it, too, puts whole glyphs at whole pixels.
+letter anew for each of them, which takes longer than to encode the picture. Letters of the usual
+sizes are kept, some 64 MiB at most; large ones are drawn anew, for pictures of their size take far
+longer to encode. The pixels are those of Pillow's `multiline_text` with basic layout (11.2 and
+later): it, too, puts whole glyphs at whole pixels.
 
 A font is a pair here: its file, and its size in pixels.
 """
@@ -27,7 +28,8 @@ Box: TypeAlias = tuple[float, float, float, float]
 Colour: TypeAlias = tuple[int, int, int]
 
 _SPACING = 1  # pixels between two lines
-_KEPT = 1 << 16  # glyphs of about a kilobyte
+_LARGEST_KEPT = 64  # pixels: the size of a font whose letters take some 4 KiB each
+_KEPT = 1 << 14  # of them; and of the steps between two letters
 
 
 def extent(font: Font, text: str, stroke: int = 0) -> Box:
@@ -72,19 +74,12 @@ def write(
 
 
 @dataclass(frozen=True, slots=True)
-class _Glyph:
-    """A character, from where it is placed.
+class _Ink:
+    """How much of each pixel a character covers; left and top of that, from where it is placed."""
 
-    Attributes:
-        box: that it takes in a line, in pixels.
-        ink: how much of each of its pixels is covered; None for a space.
-        left, top: of `ink`.
-    """
-
-    box: tuple[int, int, int, int]
-    ink: Image.Image | None
-    left: int = 0
-    top: int = 0
+    mask: Image.Image
+    left: int
+    top: int
 
 
 def _lines(font: Font, text: str, stroke: int) -> Iterator[tuple[str, float, float]]:
@@ -100,7 +95,7 @@ def _extent_of_line(font: Font, line: str, stroke: int) -> Box:
         [
             (box[0] + x, box[1], box[2] + x, box[3])
             for character, place in zip(line, _places(font, line), strict=False)
-            for x, box in [(_whole(place), _glyph(font, character, stroke).box)]
+            for x, box in [(_whole(place), _box(font, character, stroke))]
         ]
     )
 
@@ -115,38 +110,53 @@ def _write_line(
 ) -> None:
     begin = _whole(64 * xy[0]) / 64  # FreeType's unit
     glyphs = [
-        (_whole(begin + place) + glyph.left, glyph.top, glyph.ink)
+        (_whole(begin + place) + ink.left, ink.top, ink.mask)
         for character, place in zip(line, _places(font, line), strict=False)
-        for glyph in [_glyph(font, character, stroke)]
-        if glyph.ink is not None
+        for ink in [_ink(font, character, stroke)]
+        if ink is not None
     ]
     if not glyphs:
         return
     left, top = min(x for x, _, _ in glyphs), min(y for _, y, _ in glyphs)
-    right = max(x + ink.width for x, _, ink in glyphs)
-    bottom = max(y + ink.height for _, y, ink in glyphs)
+    right = max(x + mask.width for x, _, mask in glyphs)
+    bottom = max(y + mask.height for _, y, mask in glyphs)
     # one text covers the picture once, also where its letters overlap
     whole = Image.new("L", (right - left, bottom - top))
     draw = ImageDraw.Draw(whole)
-    for x, y, ink in glyphs:
-        draw.bitmap((x - left, y - top), ink, 255)
+    for x, y, mask in glyphs:
+        draw.bitmap((x - left, y - top), mask, 255)
     image.paste(colour, (left, top + _whole(xy[1])), whole)
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def _glyph(font: Font, character: str, stroke: int) -> _Glyph:
-    face = _face(font)
-    left, top, right, bottom = map(int, face.getbbox(character, "L", stroke_width=stroke))
+def _box(font: Font, character: str, stroke: int) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what a character takes in a line, from where it is placed."""
+    left, top, right, bottom = _face(font).getbbox(character, "L", stroke_width=stroke)
+    return int(left), int(top), int(right), int(bottom)
+
+
+def _ink(font: Font, character: str, stroke: int) -> _Ink | None:
+    """None of a space."""
+    draw = _kept_ink if font[1] <= _LARGEST_KEPT else _draw_ink
+    return draw(font, character, stroke)
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _kept_ink(font: Font, character: str, stroke: int) -> _Ink | None:
+    return _draw_ink(font, character, stroke)
+
+
+def _draw_ink(font: Font, character: str, stroke: int) -> _Ink | None:
+    left, top, right, bottom = _box(font, character, stroke)
     # a pixel of margin: what is covered may reach beyond what is measured
-    ink = Image.new("L", (right - left + 2, bottom - top + 2))
-    draw = ImageDraw.Draw(ink)
+    mask = Image.new("L", (right - left + 2, bottom - top + 2))
+    draw = ImageDraw.Draw(mask)
     draw.fontmode = "L"
-    draw.text((1 - left, 1 - top), character, 255, face, stroke_width=stroke)
-    covered = ink.getbbox()
-    box = left, top, right, bottom
+    draw.text((1 - left, 1 - top), character, 255, _face(font), stroke_width=stroke)
+    covered = mask.getbbox()
     if covered is None:
-        return _Glyph(box, None)
-    return _Glyph(box, ink.crop(covered), left - 1 + covered[0], top - 1 + covered[1])
+        return None
+    return _Ink(mask.crop(covered), left - 1 + covered[0], top - 1 + covered[1])
 
 
 @functools.lru_cache(maxsize=_KEPT)

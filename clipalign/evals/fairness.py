@@ -187,22 +187,36 @@ def bias_of_chance(counts: tuple[int, int], k: int) -> float:
     )
 
 
-def bias_of_chance_in_groups(sizes: Sequence[int]) -> float:
-    """The same where images are not independent: |Bias@K| if a coin gave each group its value.
+def bias_of_chance_in_groups(tops: Sequence[tuple[int, int]], shares: npt.ArrayLike) -> float:
+    """The same where images are not independent, as pictures of the same thing are not.
 
-    Twenty pictures of three things are three throws of a coin, and far from even on average.
+    Each group of images among the top K is as good as another of the gallery: what it shows of the
+    values is what a group drawn at random shows, and which of its images stand there is luck, too.
+    Twenty pictures of three things are three draws, and far from even on average.
 
     Args:
-        sizes: how many of the top K are of each group of images; K together.
+        tops: of each group, how many of its images are among the top K, and how many it has.
+        shares: [G] share of one of the two values in each group of the gallery.
     """
-    sums = {0: 1.0}
-    for size in sizes:
-        halves: dict[int, float] = {}
-        for total, probability in sums.items():
-            for reached in (total - size, total + size):
-                halves[reached] = halves.get(reached, 0.0) + probability / 2
-        sums = halves
-    return sum(abs(total) * probability for total, probability in sums.items()) / sum(sizes)
+    kinds, counts = np.unique(np.asarray(shares, np.float64), return_counts=True)
+    chance = np.ones(1)  # of each number of images of that value among those seen so far
+    for shown, size in tops:
+        each = np.zeros(shown + 1)
+        for share, weight in zip(kinds, counts / counts.sum(), strict=True):
+            of_value = round(share * size)
+            each += (
+                weight
+                * np.array(
+                    [
+                        math.comb(of_value, n) * math.comb(size - of_value, shown - n)
+                        for n in range(shown + 1)
+                    ]
+                )
+                / math.comb(size, shown)
+            )
+        chance = np.convolve(chance, each)
+    k = len(chance) - 1
+    return float(chance @ np.abs(2 * np.arange(k + 1) - k)) / k
 
 
 # ── Classification ───────────────────────────────────────────────────────────────────────────────

@@ -209,17 +209,30 @@ class Audit:
 
     def _luck(self) -> str:
         """What a search would have that is blind to the values."""
-        tops = [self.grouped.group[order[: self.k]] for order in self.seen.order]
-        sizes = [np.unique(top, return_counts=True)[1].tolist() for top in tops]
-        together = float(np.mean([len(each) for each in sizes]))
-        if together == self.k:
+        groups, member, size = np.unique(
+            self.grouped.group, return_inverse=True, return_counts=True
+        )
+        values = " and ".join(self.grouped.values)
+        if len(groups) == len(member):
             n = np.bincount(self.grouped.value, minlength=2)
             chance = fairness.bias_of_chance((int(n[0]), int(n[1])), self.k)
-            return f"a ranking blind to the groups has {chance:.3f}"
-        chance = float(np.mean([fairness.bias_of_chance_in_groups(each) for each in sizes]))
+            return f"a ranking blind to {values} has {100 * chance:.1f} %"
+        shares = np.bincount(member, self.grouped.value) / size
+        tops = [np.unique(member[order[: self.k]], return_counts=True) for order in self.seen.order]
+        chance = float(
+            np.mean(
+                [
+                    fairness.bias_of_chance_in_groups(
+                        [*zip(n.tolist(), size[top].tolist(), strict=True)], shares
+                    )
+                    for top, n in tops
+                ]
+            )
+        )
+        things = float(np.mean([len(top) for top, _ in tops]))
         return (
-            f"these {self.k} are pictures of {together:.1f} things on average, of which a ranking "
-            f"blind to the groups has {chance:.3f}"
+            f"these {self.k} are pictures of {things:.1f} things on average, and a ranking of such "
+            f"pictures that is blind to {values} has {100 * chance:.1f} %"
         )
 
     def kinds(self) -> Mapping[str, _Kind]:

@@ -162,16 +162,26 @@ class TestLuck:
         simulated = np.abs(2 * drawn.mean(axis=1) - 1).mean()
         assert fairness.bias_of_chance((30, 50), 7) == pytest.approx(simulated, abs=0.01)
 
-    def test_of_chance_where_images_come_in_groups_by_hand_and_by_simulation(self):
-        assert fairness.bias_of_chance_in_groups([20]) == 1  # all of one thing
+    def test_where_images_come_in_groups_by_hand(self):
+        luck = fairness.bias_of_chance_in_groups
+        assert luck([(20, 24)], [0, 1]) == 1  # all of one thing
         # ±10 ± 7 ± 3: 20, 14, 6 and 0, each as often
-        assert fairness.bias_of_chance_in_groups([10, 7, 3]) == pytest.approx(0.5)
-        sizes = [6, 5, 5, 2, 1, 1]
-        signs = np.random.default_rng(0).choice([-1, 1], (20_000, len(sizes)))
+        assert luck([(10, 24), (7, 24), (3, 24)], [0, 1]) == pytest.approx(0.5)
+        # nine of ten groups show men: two alike in 82 of 100 draws
+        assert luck([(1, 1), (1, 1)], [0] + [1] * 9) == pytest.approx(0.82)
+        # a group that is half and half is even where it is whole
+        assert luck([(8, 8), (8, 8)], [0.5]) == 0
+        # one of two of each value, of four: both the same in a third
+        assert luck([(2, 4)], [0.5]) == pytest.approx(1 / 3)
+
+    def test_where_images_come_in_groups_by_drawing(self):
+        rng, sizes = np.random.default_rng(0), [6, 5, 5, 2, 1, 1]
+        signs = np.where(rng.random((40_000, len(sizes))) < 0.7, 1, -1)
         simulated = np.abs(signs @ sizes).mean() / 20
-        assert fairness.bias_of_chance_in_groups(sizes) == pytest.approx(simulated, abs=0.01)
+        found = fairness.bias_of_chance_in_groups([(n, 6) for n in sizes], [0] * 3 + [1] * 7)
+        assert found == pytest.approx(simulated, abs=0.01)
         # single images are as good as drawn from a gallery without end
-        alone = fairness.bias_of_chance_in_groups([1] * 20)
+        alone = fairness.bias_of_chance_in_groups([(1, 1)] * 20, [0, 1])
         assert alone == pytest.approx(fairness.bias_of_chance((10**6, 10**6), 20), abs=1e-5)
 
 

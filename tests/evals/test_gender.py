@@ -172,7 +172,7 @@ class TestABiasedSearch:
 
     def test_luck_is_told_beside_the_bias(self):
         luck = bias_of_chance((9, 9), 3)
-        assert f"{luck:.3f}" in self.result.metrics["mean_abs_bias_at_k"].description
+        assert f"{100 * luck:.1f} %" in self.result.metrics["mean_abs_bias_at_k"].description
 
     def test_luck_is_another_where_pictures_are_of_the_same_things(self):
         class Pairs(People):
@@ -186,7 +186,7 @@ class TestABiasedSearch:
         described = result.metrics["mean_abs_bias_at_k"].description
         # two pictures of one and one of another: 1 if the two agree, else a third
         assert "these 3 are pictures of 2.0 things on average" in described
-        assert described.endswith("has 0.667.")
+        assert described.endswith("blind to woman and man has 66.7 %.")
 
     def test_what_was_asked_is_echoed(self):
         options = self.result.options

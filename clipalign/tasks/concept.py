@@ -38,8 +38,9 @@ class ConceptTask:
     Of an image, the caption with another value is chosen and the one with its own is rejected;
     templates and activity are the same. In a share of the rows that activity is not the image's:
     what is learned is then the concept's direction in all captions, and not only in those that fit
-    an image, so that at neutral a search is more even. The candidates are the captions of all
-    values and all activities.
+    an image, so that at neutral a search is more even. In another share the captions say the value
+    alone, as it is asked for most of all. The candidates are the captions of all values, with all
+    activities and with none.
 
     The regulariser sees the same images, and those of a second dataset, with the captions that say
     no value and the prompts of the second dataset's classes. What the reference says of a woman who
@@ -74,6 +75,12 @@ class ConceptTask:
             le=1,
             description="Share of the rows whose captions say an activity that is drawn from all "
             "of them, instead of the image's own.",
+        )
+        no_activity: float = Field(
+            0.15,
+            ge=0,
+            le=1,
+            description="Share of the rows whose captions say the value alone, and no activity.",
         )
         counterparts: bool = Field(
             True,
@@ -130,9 +137,12 @@ class ConceptTask:
         """
         source = self._source(dataset)
         notes = source.check(split, needs_activity=self.options.activity is not None)
+        said = [(reading.activity, reading.noun) for reading in source.readings]
+        if self.options.no_activity:
+            said.append(("", False))
         texts = dict.fromkeys(
-            self.concept.caption(value, reading.activity, reading.noun)
-            for reading in source.readings
+            self.concept.caption(value, activity, noun)
+            for activity, noun in said
             for value in self.concept.values
         )
         held = self._held(source)
@@ -171,17 +181,20 @@ class ConceptTask:
             return
         shown = source.read(example)
         flipped = rng.choice(self.concept.others(shown.value))
-        if rng.random() < self.options.other_activities:
-            said = rng.choice(source.readings)
-        else:
-            said = shown
+        activity, noun = shown.activity, shown.noun
+        lot = rng.random()
+        if lot < self.options.other_activities:
+            other = rng.choice(source.readings)
+            activity, noun = other.activity, other.noun
+        elif lot < self.options.other_activities + self.options.no_activity:
+            activity, noun = "", False
         gives_way = source.keep is not None and rng.random() < self.options.keep_share
         like = flipped if self.options.counterparts else ""
         yield PreparedRow(
             image,
             None if gives_way or self._held(source) is None else image,
-            self.concept.caption(flipped, said.activity, said.noun),
-            self.concept.caption(shown.value, said.activity, said.noun),
+            self.concept.caption(flipped, activity, noun),
+            self.concept.caption(shown.value, activity, noun),
             {
                 SHOWS: f"{shown.value} {shown.activity}".strip(),
                 COUNTERPART: f"{like} {shown.activity}".strip() if like else "",

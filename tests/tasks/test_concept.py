@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import statistics
 from pathlib import Path
 
@@ -43,8 +44,8 @@ def test_the_gender_is_flipped_and_the_rest_of_the_sentence_kept(emoji):
     for example, row in rows:
         own = example.attributes["gender"]
         other = {"woman": "man", "man": "woman"}[own]
-        assert f" {own} " in row.rejected
-        assert row.chosen == row.rejected.replace(f" {own} ", f" {other} ")
+        assert re.search(rf"\b{own}\b", row.rejected)
+        assert row.chosen == re.sub(rf"\b{own}\b", other, row.rejected)
 
 
 def test_flipping_twice_gives_the_caption_back(emoji):
@@ -53,12 +54,12 @@ def test_flipping_twice_gives_the_caption_back(emoji):
     assert all(flip[flip[caption]] == caption != flip[caption] for caption in flip)
 
 
-def test_the_policy_sees_every_activity_with_either_gender(emoji):
+def test_the_policy_sees_every_activity_and_none_with_either_gender(emoji):
     task, source = emoji
     candidates = task.candidates(source, "train")
     used = {text for _, row in rows_of(*emoji) for text in (row.chosen, row.rejected) if text}
     assert used == set(candidates.preference)
-    assert len(candidates.preference) == 2 * len(EmojiPeople(views=1).classnames)
+    assert len(candidates.preference) == 2 * len(EmojiPeople(views=1).classnames) + 2
     assert candidates == task.candidates(source, "validation")
     assert not candidates.notes  # as many women as men of everything
 
@@ -107,7 +108,7 @@ def test_everything_else_is_held_still_in_half_of_what_the_regulariser_sees(emoj
 
 @pytest.mark.parametrize(("share", "expected"), [(0, 0.0), (0.5, 0.5), (1, 1.0)])
 def test_a_share_of_the_rows_speaks_of_another_activity(share, expected):
-    task = GenderTask(other_activities=share, keep=None)
+    task = GenderTask(other_activities=share, no_activity=0, keep=None)
     source = task.source(EmojiPeople(views=1))
     others = []
     for example, row in rows_of(task, source):
@@ -124,6 +125,20 @@ def test_a_share_of_the_rows_speaks_of_another_activity(share, expected):
         )
     # one activity in 66 is drawn again
     assert statistics.mean(others) == pytest.approx(expected, abs=0.04)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0, 0.0), (0.5, 0.5), (1, 1.0)])
+def test_a_share_of_the_rows_says_the_value_alone(share, expected):
+    task = GenderTask(other_activities=0, no_activity=share, keep=None)
+    source = task.source(EmojiPeople(views=1))
+    alone = {"woman": "a photo of a woman.", "man": "a photo of a man."}
+    said = []
+    for example, row in rows_of(task, source):
+        value = source.read(example).value
+        said.append(row.rejected == alone[value])
+        assert (row.chosen in alone.values()) == said[-1]
+    assert statistics.mean(said) == pytest.approx(expected, abs=0.04)
+    assert (set(alone.values()) <= set(task.candidates(source, "train").preference)) == (share > 0)
 
 
 def test_an_image_is_to_be_like_those_of_the_same_activity_with_the_value_it_prefers(emoji):

@@ -39,7 +39,7 @@ class People:
 
 
 def test_an_activity_that_says_the_gender_is_quarantined():
-    task = GenderTask()
+    task = GenderTask(no_activity=0)
     source = task.source(
         People(
             ("woman", "running"), ("man", "running"), ("man", "walking his dog"), ("robot", ""),

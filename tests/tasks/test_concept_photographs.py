@@ -16,7 +16,7 @@ def test_a_table_of_photographs_with_activities(photographs, tmp_path):
         "gender",
         photographs(("gender", "activity"), *rows),
         tmp_path / "prefs",
-        task_options={"other_activities": 0},
+        task_options={"other_activities": 0, "no_activity": 0},
     )
     assert [(row.chosen, row.rejected) for row in made.rows("train")] == [
         ("a photo of a man running.", "a photo of a woman running."),

@@ -95,14 +95,22 @@ def register_tasks(register: Register) -> None:
 def register_datasets(register: Register) -> None:
     """Sources of images. The target builds a `clipalign.datasets.base.Dataset`.
 
-    Its metadata may say in `epochs` how many passes a training takes, where neither configuration
-    nor task does.
+    Its metadata may say in `path` which option NAME:PATH fills, with `named_by_path` (true) that
+    results are called after that path too, and in `epochs` how many passes a training takes, where
+    neither configuration nor task says.
     """
 
 
 @hookspec
 def register_suites(register: Register) -> None:
-    """Evaluations. The target builds a `clipalign.evals.base.Suite`."""
+    """Evaluations. The target builds a `clipalign.evals.base.Suite`.
+
+    Its metadata may name metrics of it: in `axes` (a tuple) those that `compare` weighs against
+    each other and has for columns, in `headline` (a tuple) those that tables and reports begin
+    with. Paired tests read one value an image from the column of a metric's own name in the rows that
+    stand beside a result, and from the column `group` which images are not independent; for other
+    rows `units` names a "package.module:function" (see `clipalign.evals.units`).
+    """
 
 
 @hookspec

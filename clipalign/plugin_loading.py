@@ -213,6 +213,9 @@ _FACTS: Mapping[str, type] = {
     "trainable": str,
     "suite": str,
     "suite_options": tuple,
+    "axes": tuple,
+    "headline": tuple,
+    "units": str,
     "path": str,
     "train": Mapping,
     "table": Mapping,
@@ -235,6 +238,9 @@ def check_facts(call: str, metadata: Mapping[str, Any]) -> None:
             names = {"str": "text", "tuple": "a tuple", "int": "a whole number"}
             wanted = names.get(kind.__name__, "a mapping")
             raise PluginError(f"{call}: {key} must be {wanted}, not {value!r:.60}.")
+    for key in ("axes", "headline"):
+        if not all(isinstance(metric, str) for metric in metadata.get(key, ())):
+            raise PluginError(f"{call}: {key} are names of metrics, not {metadata[key]!r:.60}.")
     for part, keys in metadata.get("train", {}).items():
         if not isinstance(keys, Mapping):
             raise PluginError(f"{call}: train.{part} must be a mapping, not {keys!r:.60}.")

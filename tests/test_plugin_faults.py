@@ -57,6 +57,26 @@ BROKEN = {
         """,
         "epochs must be a whole number, not 'many'",
     ),
+    "axes-of-numbers": (
+        """
+        import clipalign
+
+        @clipalign.hookimpl
+        def register_suites(register):
+            register("x", "json:loads", summary="x", axes=(1,))
+        """,
+        "axes are names of metrics, not (1,)",
+    ),
+    "one-axis": (
+        """
+        import clipalign
+
+        @clipalign.hookimpl
+        def register_suites(register):
+            register("x", "json:loads", summary="x", axes="accuracy")
+        """,
+        "axes must be a tuple, not 'accuracy'",
+    ),
     "raises-midway": (
         """
         import clipalign

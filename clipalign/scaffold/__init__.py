@@ -31,6 +31,9 @@ KINDS = {
 }
 """Kinds that there is a template of, each with the command that uses a thing of it."""
 
+_FACTS = {"suite": 'axes=("accuracy",),  # what `clipalign compare` shows'}
+"""What is said of a thing when it is registered, by kind."""
+
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_.][a-z0-9]+)*")
 
 
@@ -113,6 +116,7 @@ def _words(name: str, kind: str) -> dict[str, str]:
     return {
         "name": name,
         "kind": kind,
+        "facts": f"\n        {_FACTS[kind]}" if kind in _FACTS else "",
         "package": f"clipalign-{name}",
         "module": f"clipalign_{'_'.join(parts)}",
         "file": "_".join(parts),

@@ -107,9 +107,9 @@ def register_suites(register: Register) -> None:
 
     Its metadata may name metrics of it: in `axes` (a tuple) those that `compare` weighs against
     each other and has for columns, in `headline` (a tuple) those that tables and reports begin
-    with. Paired tests read one value an image from the column of a metric's own name in the rows that
-    stand beside a result, and from the column `group` which images are not independent; for other
-    rows `units` names a "package.module:function" (see `clipalign.evals.units`).
+    with. Paired tests read one value an image from the column of a metric's own name, in the rows
+    that stand beside a result, and from the column `group` which images are not independent; for
+    other rows `units` names a "package.module:function" (see `clipalign.evals.units`).
     """
 
 

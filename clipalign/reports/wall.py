@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from clipalign.datasets.base import Dataset
-from clipalign.errors import DataError
+from clipalign.errors import ClipAlignError, DataError
 from clipalign.evals.attacks import AttackPlan, View
 from clipalign.evals.results import SuiteResult
 from clipalign.evals.typographic import TypographicSuite
@@ -145,7 +145,7 @@ def build_wall(source: Source, images: Images, limit: int, reporter: Reporter) -
                     readers[key] = _Reader.of(images.of(source, item.result), item.result)
                 if (reader := readers[key]) is not None:
                     tiles.append(_tile(item, reader.picture(item.row)))
-            except DataError as error:
+            except ClipAlignError as error:  # of a dataset that is not installed here, too
                 problems.append(str(error))
     return Wall(source.name, tuple(tiles), len(scored), counts, tuple(dict.fromkeys(problems)))
 

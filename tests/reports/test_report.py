@@ -242,6 +242,17 @@ def test_images_that_have_moved_are_asked_for_and_found(world, tmp_path):
     assert "holds other images" in other.problems[0]
 
 
+def test_images_of_a_dataset_that_is_not_installed_are_missing_and_no_more(world, tmp_path):
+    run = copied(world.first, tmp_path)
+    path = next((run / "results").glob("*.json"))
+    result = read_result(path)
+    other = result.dataset.model_copy(update={"name": "image-list", "options": {}})
+    write_result(path, result.model_copy(update={"dataset": other}), read_rows(path))
+    made = report(run, output=tmp_path / "page.html")
+    assert "There is no dataset 'image-list'" in made.problems[0]
+    assert made.headline
+
+
 def test_an_unfinished_run_shows_its_curves_and_what_is_missing(world, tmp_path):
     run = copied(world.first, tmp_path)
     shutil.rmtree(run / "results")

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from clipalign.plugins import register
     from clipalign.regularisers import Regulariser
     from clipalign.reports.report import report
-    from clipalign.tasks.prepare import prepare
+    from clipalign.tasks.prepare import prepare, prepare_part
     from clipalign.trackers import Tracker, TrackerOptions
     from clipalign.training.train import train
     from clipalign.transforms.transform import scan, transform
@@ -72,6 +72,7 @@ __all__ = [
     "load_model",
     "objective",
     "prepare",
+    "prepare_part",
     "register",
     "report",
     "retrieve",
@@ -88,6 +89,7 @@ _HOME = {
     "load_model": "clipalign.models.load",
     "objective": "clipalign.build",
     "prepare": "clipalign.tasks.prepare",
+    "prepare_part": "clipalign.tasks.prepare",
     "register": "clipalign.plugins",
     "report": "clipalign.reports.report",
     "retrieve": "clipalign.evals.retrieve",

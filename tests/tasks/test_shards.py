@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from clipalign import prepare, prepare_part
 from clipalign.errors import DataError, RunError, UsageError
 from clipalign.files import sha256_file
 from clipalign.tasks.preference_set import PreferenceSet
-from clipalign.tasks.prepare import prepare, prepare_part
 from clipalign.tasks.shards import Shard, Shards, parse_shard, shard_of_environment
 
 PARTS = 3

@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(7200)]
 
 SEEDS = (0, 1, 2)
 SHOWN = (
-    "gender_accuracy", "activity_accuracy", "mean_abs_bias_at_k", "max_skew", "ndkl",
-    "labour_correlation", "retention_accuracy", "kl_to_reference",
+    "gender_accuracy", "gender_accuracy_plain", "activity_accuracy", "mean_abs_bias_at_k",
+    "max_skew", "ndkl", "labour_correlation", "retention_accuracy", "kl_to_reference",
 )  # fmt: skip
 PROJECTIONS = {"project": {"calibration": 0}, "project, calibrated": {}}
 

@@ -24,6 +24,8 @@ from clipalign.comparison.recipe import Evaluation, Recipe, folder_name
 from clipalign.comparison.records import (
     Record,
     check_definitions,
+    is_measured,
+    is_whole,
     read_record,
     write_record,
 )
@@ -146,7 +148,7 @@ def state_of(plan: Plan, cell: Cell) -> str:
     """
     record = read_record(plan, cell)
     if record.state == "finished":
-        return "finished" if record.evaluations == _wanted(plan) else "to be measured again"
+        return "finished" if is_measured(plan, record) else "to be measured again"
     if record.state == "failed":
         return f"failed: {record.reason}"
     if record.state == "started" and cell.kind == "train":
@@ -155,10 +157,6 @@ def state_of(plan: Plan, cell: Cell) -> str:
         trained = RunDirectory(plan.folder(cell)).finished
         return "to be measured" if trained else "started"
     return record.state
-
-
-def _wanted(plan: Plan) -> list[dict[str, Any]]:
-    return [e.model_dump(mode="json") for e in plan.evaluations]
 
 
 def write_recipe(plan: Plan) -> None:
@@ -204,25 +202,25 @@ class _Work:
     say: Reporter
     only_missing: bool
     base: tuple[str, LoadedModel] | None = None
-    broken_off: bool = False
 
     def make(self, number: int, cell: Cell) -> None:
         """One cell; whatever fails in it is recorded, and the disk's and the user's stop pass."""
         plan, before = self.plan, read_record(self.plan, cell)
-        wanted = _wanted(plan)
-        finished = before.state == "finished" and before.evaluations == wanted
         title = f"[{number}/{len(plan.cells)}] {cell.name}"
-        if finished and self.only_missing:
+        if self.only_missing and is_measured(plan, before):
             self.say.note(f"{title}: finished before")
             return
         self.say.note(title)
         made = before.state == "finished"
-        # what a broken-off attempt has measured in the same way need not be measured again
-        self.broken_off = before.state == "started" and before.evaluations == wanted
-        record = Record("started", cell.document(), wanted, taken=taken(cell.config))
-        if not made:
-            write_record(plan, cell, record)
+        record = Record(
+            "finished" if made else "started",
+            cell.document(),
+            [e.measuring() for e in plan.evaluations],
+            taken=taken(cell.config),
+        )
         try:
+            self._clear(cell, before)
+            write_record(plan, cell, record)
             if not made:
                 self._build(cell)
             results = {e.label: self._measure(cell, e) for e in plan.evaluations}
@@ -241,6 +239,17 @@ class _Work:
             self.say.note(f"{title} failed: {record.reason}")
         write_record(plan, cell, record)
         _hand_back()
+
+    def _clear(self, cell: Cell, before: Record) -> None:
+        """Remove the results that are not to be kept: a broken-off attempt's of these evaluations
+        are, so that what is there afterwards was measured as it is to be.
+        """
+        for evaluation in self.plan.evaluations:
+            kept = self.only_missing and evaluation.measuring() in before.evaluations
+            for path in self._paths(cell, evaluation):
+                if not (kept and is_whole(path)):
+                    with storage_errors(path):
+                        path.unlink(missing_ok=True)
 
     def _build(self, cell: Cell) -> None:
         """Train or edit; a bare model needs nothing."""
@@ -295,36 +304,42 @@ class _Work:
 
     def _measure(self, cell: Cell, evaluation: Evaluation) -> list[str]:
         """Evaluate; gives the result files, as seen from the cell's folder."""
-        from clipalign.evals.evaluate import evaluate, planned_paths
+        from clipalign.evals.evaluate import evaluate
 
         folder = self.plan.folder(cell)
-        output = folder / "results"
-        if evaluation.name is not None:
-            output /= folder_name(evaluation.name)
         reference = self._reference(cell.model)
         model: Any = folder if cell.kind == "train" else folder / "model"
         if cell.kind == "model":
             model = reference if cell.bare == cell.model else cell.bare
-        what: dict[str, Any] = {
-            "dataset": evaluation.dataset,
-            "dataset_options": evaluation.dataset_options,
-            "splits": evaluation.splits,
-        }
         evaluate(
             model,
             suites=[evaluation.suite],
             against=reference,
             suite_options={evaluation.suite: evaluation.options},
-            **what,
+            **_data(evaluation),
             seed=evaluation.seed,
-            output=output,
+            output=self._output(cell, evaluation),
             device=self.device,
             retention=True,
-            only_missing=self.broken_off,
+            only_missing=True,  # of what `_clear` has left
             reporter=self.say,
         )
-        paths = planned_paths(output, evaluation.suite, suite_options=evaluation.options, **what)
-        return [str(path.relative_to(folder)) for path in paths]
+        return [str(path.relative_to(folder)) for path in self._paths(cell, evaluation)]
+
+    def _output(self, cell: Cell, evaluation: Evaluation) -> Path:
+        folder = self.plan.folder(cell) / "results"
+        return folder if evaluation.name is None else folder / folder_name(evaluation.name)
+
+    def _paths(self, cell: Cell, evaluation: Evaluation) -> list[Path]:
+        """Of the results, one a split."""
+        from clipalign.evals.evaluate import planned_paths
+
+        return planned_paths(
+            self._output(cell, evaluation),
+            evaluation.suite,
+            suite_options=evaluation.options,
+            **_data(evaluation),
+        )
 
     def _reference(self, spec: str) -> LoadedModel:
         """The grid's model as it is, which every cell is measured against; loaded once."""
@@ -336,6 +351,15 @@ class _Work:
             device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
             self.base = (spec, load_model(spec, device))
         return self.base[1]
+
+
+def _data(evaluation: Evaluation) -> dict[str, Any]:
+    """What it measures on, as arguments of `evaluate`."""
+    return {
+        "dataset": evaluation.dataset,
+        "dataset_options": evaluation.dataset_options,
+        "splits": evaluation.splits,
+    }
 
 
 def _hand_back() -> None:

@@ -41,7 +41,7 @@ from clipalign.options import explain
 from clipalign.plain_yaml import read_yaml_mapping
 from clipalign.plugins import registry
 
-__all__ = ["BASE", "Axis", "Evaluation", "Method", "Recipe", "folder_name", "read_recipe"]
+__all__ = ["BASE", "SHOWN", "Axis", "Evaluation", "Method", "Recipe", "folder_name", "read_recipe"]
 
 BASE = "base"
 """The model of a method that is the grid's model as it is."""
@@ -75,6 +75,9 @@ def _axis(value: Any) -> Any:
     return {"metric": value} if isinstance(value, str) else value
 
 
+SHOWN = ("axes", "show")
+"""Keys of an evaluation that choose what is shown, and change no result."""
+
 _Axes = list[Annotated[Axis, BeforeValidator(_axis)]]
 
 
@@ -100,6 +103,10 @@ class Evaluation(_Part):
     def label(self) -> str:
         """What it is called in files and tables."""
         return self.name or self.suite
+
+    def measuring(self) -> dict[str, Any]:
+        """As plain values, without what only chooses what is shown: equal ones measure the same."""
+        return self.model_dump(mode="json", exclude=set(SHOWN))
 
     def axes_of_suite(self) -> list[Axis]:
         """The axes: those of the recipe, else those that the suite was registered with."""

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from clipalign.comparison.defaults import taken
 from clipalign.comparison.plan import Cell, Plan
+from clipalign.comparison.recipe import SHOWN
 from clipalign.config import RunConfig
 from clipalign.errors import RunError
 from clipalign.files import (
@@ -28,7 +29,16 @@ from clipalign.files import (
     sha256_bytes,
 )
 
-__all__ = ["Record", "State", "check_definitions", "read_record", "write_record"]
+__all__ = [
+    "Record",
+    "State",
+    "check_definitions",
+    "is_measured",
+    "is_whole",
+    "measured",
+    "read_record",
+    "write_record",
+]
 
 SCHEMA_VERSION = 1
 
@@ -40,10 +50,11 @@ class Record:
     """One cell's state.
 
     Attributes:
-        state: how far it came.
+        state: how far it came; "finished" once its model is made, whatever it was measured by.
         definition: of the cell, `Cell.document()`.
-        evaluations: what it was measured by.
-        results: per evaluation's label, paths of result files from the cell's folder.
+        evaluations: what it is measured by, `Evaluation.measuring()` of each.
+        results: per evaluation's label, paths of result files from the cell's folder; none until
+            all evaluations are done.
         taken: rate, λ and options of its training; see `clipalign.comparison.defaults.taken`.
         error, reason, exit_code: of a failure.
         details: its traceback, where the error was not foreseen.
@@ -91,10 +102,36 @@ def read_record(plan: Plan, cell: Cell) -> Record:
             f"{path} has version {version!r} of the records, and this clipalign reads version "
             f"{SCHEMA_VERSION}. Choose another --output."
         )
+    kept = [{k: v for k, v in e.items() if k not in SHOWN} for e in record.evaluations]
+    record = replace(record, evaluations=kept)
     files = [plan.folder(cell) / file for each in record.results.values() for file in each]
-    if record.state == "finished" and not all(file.is_file() for file in files):
+    if record.state == "finished" and not all(map(is_whole, files)):
         return replace(record, state="missing", results={})
     return record
+
+
+def is_whole(result: Path) -> bool:
+    """Whether a result and its rows are there. What is in them `read_result` checks."""
+    try:
+        rows = parse_json(read_regular(result))["rows"]
+        return rows is None or result.with_name(rows["file"]).is_file()
+    except OSError:
+        return False
+    except (ValueError, KeyError, TypeError):
+        return True  # damaged
+
+
+def measured(plan: Plan, record: Record) -> dict[str, list[str]]:
+    """Per label of an evaluation the results that were measured as the plan measures today."""
+    if record.state != "finished":
+        return {}
+    same = [e.label for e in plan.evaluations if e.measuring() in record.evaluations]
+    return {label: record.results[label] for label in same if label in record.results}
+
+
+def is_measured(plan: Plan, record: Record) -> bool:
+    """Whether a cell has the results of every evaluation of the plan."""
+    return len(measured(plan, record)) == len(plan.evaluations)
 
 
 def write_record(plan: Plan, cell: Cell, record: Record) -> None:

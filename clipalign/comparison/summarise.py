@@ -6,7 +6,7 @@ Everything is read from files: no model is loaded and no torch imported.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 from clipalign.comparison.front import dominators
 from clipalign.comparison.plan import Cell, Plan
 from clipalign.comparison.recipe import Axis, Evaluation
-from clipalign.comparison.records import Record, read_record
+from clipalign.comparison.records import Record, is_measured, measured, read_record
 from clipalign.comparison.summary import CellRow, Column, Entry, Panel, Summary, TableRow
 from clipalign.errors import DataError, near_matches
 from clipalign.evals.measures import measure
@@ -67,21 +67,21 @@ def summarise(plan: Plan) -> Summary:
     """
     records = {cell.name: read_record(plan, cell) for cell in plan.cells}
     cache: dict[Path, dict[str, Units]] = {}
-    measured = [m for c in plan.cells for m in _read(plan, c, records[c.name], cache)]
+    found = [m for c in plan.cells for m in _read(plan, c, records[c.name], cache)]
     panels = []
     for model in plan.models:
         for evaluation in plan.evaluations:
-            mine = [m for label, m in measured if label == evaluation.label]
+            mine = [m for label, m in found if label == evaluation.label]
             places = dict.fromkeys(_place(m.result) for m in mine)
             for place in places:
                 chosen = [m for m in mine if _place(m.result) == place and m.cell.model == model]
                 if chosen:
-                    panels.append(_panel(plan, evaluation, model, chosen, records))
+                    panels.append(_panel(plan, evaluation, model, chosen))
     recipe = json.loads(plan.recipe.model_dump_json())
     return Summary(
         title=plan.recipe.title,
         recipe_sha256=sha256_bytes(canonical_json(recipe)),
-        cells=[_cell_row(cell, records[cell.name]) for cell in plan.cells],
+        cells=[_cell_row(plan, cell, records[cell.name]) for cell in plan.cells],
         panels=panels,
     )
 
@@ -90,14 +90,17 @@ def _place(result: SuiteResult) -> tuple[str, str, str]:
     return result.dataset.name, result.dataset.fingerprint, result.dataset.split
 
 
-def _cell_row(cell: Cell, record: Record) -> CellRow:
+def _cell_row(plan: Plan, cell: Cell, record: Record) -> CellRow:
+    state = record.state
+    if state == "finished" and not is_measured(plan, record):
+        state = "started"  # its model is made, and is to be measured
     return CellRow(
         name=cell.name,
         method=cell.method,
         model=cell.model,
         seed=cell.seed,
         kind=cell.kind,
-        state=record.state,
+        state=state,
         error=record.error,
         reason=record.reason,
     )
@@ -106,12 +109,10 @@ def _cell_row(cell: Cell, record: Record) -> CellRow:
 def _read(
     plan: Plan, cell: Cell, record: Record, cache: dict[Path, dict[str, Units]]
 ) -> Iterator[tuple[str, _Measured]]:
-    """The results of a finished cell, each with the evaluation that it is of."""
-    if record.state != "finished":
-        return
+    """The results of a cell, each with the evaluation of the plan that it is of."""
     everything = {
         label: [(p, read_result(p)) for p in (plan.folder(cell) / f for f in files)]
-        for label, files in record.results.items()
+        for label, files in measured(plan, record).items()
     }
     siblings = [pair for pairs in everything.values() for pair in pairs]
     for label, pairs in everything.items():
@@ -123,13 +124,12 @@ def _panel(
     plan: Plan,
     evaluation: Evaluation,
     model: str,
-    measured: Sequence[_Measured],
-    records: Mapping[str, Record],
+    results: Sequence[_Measured],
 ) -> Panel:
-    first = measured[0].result
+    first = results[0].result
     axes = evaluation.axes_of_suite()
     known: dict[str, MetricValue] = {}
-    for m in measured:
+    for m in results:
         known = {**m.result.metrics, **known}
     warnings = [
         f"There is no metric {name!r} in the results of {evaluation.label}."
@@ -137,7 +137,7 @@ def _panel(
         for name in [*(a.metric for a in axes), *evaluation.show]
         if name not in known
     ]
-    if any(m.result.suite_version != first.suite_version for m in measured):
+    if any(m.result.suite_version != first.suite_version for m in results):
         warnings.append("Cells were measured by different versions of the suite. Measure again.")
     better = {a.metric: a for a in axes}
     columns = [
@@ -152,7 +152,7 @@ def _panel(
         if name in known
     ]
     by_method: dict[str, list[_Measured]] = {}
-    for m in measured:
+    for m in results:
         by_method.setdefault(m.cell.method, []).append(m)
     entries = {
         name: {c.metric: e for c in columns if (e := _entry(c.metric, cells, evaluation.seed))}
@@ -179,7 +179,7 @@ def _panel(
             method=name,
             kind=cells[0].cell.kind,
             seeds=[m.cell.seed for m in cells],
-            missing=_missing(plan, name, model, records),
+            missing=sum((c.method, c.model) == (name, model) for c in plan.cells) - len(cells),
             entries=entries[name],
             on_front=not beaten[name] if name in beaten else None,
             dominated_by=beaten.get(name, []),
@@ -207,11 +207,6 @@ def _direction(axis: Axis | None, metric: MetricValue) -> bool | None:
     if axis is None or axis.better is None:
         return metric.higher_is_better
     return axis.better == "higher"
-
-
-def _missing(plan: Plan, method: str, model: str, records: Mapping[str, Record]) -> int:
-    cells = [c for c in plan.cells if (c.method, c.model) == (method, model)]
-    return sum(records[c.name].state != "finished" for c in cells)
 
 
 def _entry(metric: str, cells: Sequence[_Measured], seed: int) -> Entry | None:

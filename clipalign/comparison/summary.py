@@ -52,8 +52,8 @@ class TableRow(_Strict):
 
     Attributes:
         method, kind: as in the recipe.
-        seeds: of the finished cells; null for a cell without one.
-        missing: cells that have no result.
+        seeds: of the cells that were measured so; null for a cell without one.
+        missing: cells that have no result of this evaluation.
         entries: by metric; one that was not measured is absent.
         on_front: None where an axis was not measured.
         dominated_by: methods that are as good on every axis and better on one.

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from clipalign.comparison.plan import make_plan
-from clipalign.comparison.records import read_record
+from clipalign.comparison.records import measured, read_record
 from clipalign.comparison.tables import seeds_in_words
 from clipalign.evals.results import read_result, read_rows
 from clipalign.evals.statistics import Interval, bootstrap_interval
@@ -35,7 +35,8 @@ def kl_by_method(study: Path) -> tuple[dict[str, list[np.ndarray]], list[str], s
     groups: list[str] = []
     seeds: list[int | None] = []
     for cell in plan.cells:
-        files = [file for each in read_record(plan, cell).results.values() for file in each]
+        results = measured(plan, read_record(plan, cell))
+        files = [file for each in results.values() for file in each]
         for path in (plan.folder(cell) / file for file in files):
             rows = [row for row in read_rows(path) if COLUMN in row]
             if read_result(path, check_rows=False).suite == "typographic" and rows:

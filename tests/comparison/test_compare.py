@@ -199,6 +199,32 @@ def test_another_evaluation_measures_again_and_trains_nothing(
     assert result.summary.panels[1].rows[1].entries["accuracy"].interval is not None
 
 
+def test_a_broken_off_evaluation_goes_on_and_another_one_begins_anew(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import clipalign
+    from tests.comparison.conftest import made_up_result
+
+    done = tmp_path / "out/cells/reference/results/typographic-emoji-validation.json"
+    was_there = []
+
+    def broken_off(*_: Any, **__: Any) -> None:
+        was_there.append(done.exists())
+        made_up_result(done, [1], [1], [0])
+        raise Interrupted("by hand")
+
+    monkeypatch.setattr("clipalign.evals.evaluate.evaluate", broken_off)
+    content = recipe(tiny, methods={"reference": {"model": "base"}}, baseline=None)
+    for resamples in (100, 100, 200, 200):
+        evaluation = {"suite": "typographic", "splits": ["validation", "test"]}
+        content["evaluate"] = [{**evaluation, "options": {"resamples": resamples}}]
+        with pytest.raises(Interrupted):
+            clipalign.compare(content, output=tmp_path / "out")
+    with pytest.raises(Interrupted):
+        clipalign.compare(content, output=tmp_path / "out", only_missing=False)
+    assert was_there == [False, True, False, True, False]
+
+
 def test_cells_of_another_recipe_are_not_touched(made: Any, tiny: str) -> None:
     import clipalign
 

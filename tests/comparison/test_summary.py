@@ -7,12 +7,14 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from clipalign.cli.console import table
-from clipalign.comparison.compare import report
+from clipalign.comparison.compare import report, state_of
 from clipalign.comparison.plan import make_plan
+from clipalign.comparison.records import read_record, write_record
 from clipalign.comparison.summarise import summarise
 from clipalign.comparison.summary import Summary
 from clipalign.comparison.tables import markdown, terminal
@@ -100,10 +102,43 @@ def test_a_failed_method_has_no_row_and_is_said(study):
 
 
 def test_a_missing_seed_is_counted_and_the_others_are_used(study):
-    (study.folder("robust-s1") / "results" / "a.json").unlink()
+    (study.folder("robust-s1") / "results" / "a.rows.jsonl").unlink()
     robust = row(summarise(study), "robust")
     assert (robust.seeds, robust.missing) == ([0], 1)
     assert robust.entries["attacked_accuracy"].values == [0.75]
+
+
+def test_what_was_measured_in_another_way_is_not_measured(study):
+    content = study.recipe.model_dump(exclude_defaults=True)
+    content["evaluate"][0]["options"] = {"styles": ["note"]}
+    other = make_plan(content, study.output, check_options=False)
+    summary = summarise(other)
+    assert summary.panels == []
+    assert "0 of 7 cells are finished, 2 failed." in terminal(summary, table)
+    again = next(cell for cell in other.cells if cell.name == "robust-s0")
+    assert state_of(other, again) == "to be measured again"
+    record = read_record(other, again)
+    write_record(other, again, replace(record, evaluations=[other.evaluations[0].measuring()]))
+    summary = summarise(other)
+    assert [(r.method, r.seeds, r.missing) for r in summary.panels[0].rows] == [("robust", [0], 1)]
+    assert "1 of 7 cells are finished, 2 failed." in terminal(summary, table)
+
+
+def test_an_evaluation_that_came_later_leaves_the_tables_of_the_others(study):
+    content = study.recipe.model_dump(exclude_defaults=True)
+    content["evaluate"].insert(0, {"suite": "retention"})
+    other = make_plan(content, study.output, check_options=False)
+    summary = summarise(other)
+    assert [p.evaluation for p in summary.panels] == ["typographic"]
+    assert {c.state for c in summary.cells} == {"started", "failed"}
+
+
+def test_what_is_shown_is_no_other_measurement(study):
+    content = study.recipe.model_dump(exclude_defaults=True)
+    content["evaluate"] = [{"suite": "typographic", "axes": ["clean_accuracy"], "show": []}]
+    other = make_plan(content, study.output, check_options=False)
+    assert state_of(other, other.cells[0]) == "finished"
+    assert [c.metric for c in summarise(other).panels[0].columns] == ["clean_accuracy"]
 
 
 def test_other_axes_and_another_direction_give_another_front(study):

@@ -22,8 +22,10 @@ from clipalign.comparison.defaults import taken
 from clipalign.comparison.plan import RECIPE, Cell, Plan, make_plan
 from clipalign.comparison.recipe import Evaluation, Recipe, folder_name
 from clipalign.comparison.records import (
+    OtherReference,
     Record,
     check_definitions,
+    check_reference,
     is_measured,
     is_whole,
     read_record,
@@ -101,7 +103,8 @@ def compare(
 
     Raises:
         ConfigError: something in the recipe is wrong; nothing was written.
-        RunError: the directory is in use, or holds cells that another recipe made.
+        RunError: the directory is in use, or holds cells that another recipe made, or that were
+            made from other weights.
         StorageError: the disk is full or not writable.
         Interrupted: Ctrl-C or SIGTERM; the same call goes on from there.
     """
@@ -216,16 +219,18 @@ class _Work:
             "finished" if made else "started",
             cell.document(),
             [e.measuring() for e in plan.evaluations],
+            reference=before.reference,
             taken=taken(cell.config),
         )
         try:
+            record = replace(record, reference=self._reference(cell.model).sha256)
             self._clear(cell, before)
             write_record(plan, cell, record)
             if not made:
                 self._build(cell)
             results = {e.label: self._measure(cell, e) for e in plan.evaluations}
             record = replace(record, state="finished", results=results)
-        except (Interrupted, StorageError):
+        except (Interrupted, StorageError, OtherReference):
             raise
         except ClipAlignError as error:
             record = _failed(record, error)
@@ -342,14 +347,20 @@ class _Work:
         )
 
     def _reference(self, spec: str) -> LoadedModel:
-        """The grid's model as it is, which every cell is measured against; loaded once."""
+        """The grid's model as it is, which every cell is measured against; loaded once.
+
+        Raises:
+            OtherReference: it is not what cells on the disk were made from.
+        """
         if self.base is None or self.base[0] != spec:
             import torch
 
             from clipalign.models.load import load_model
 
             device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-            self.base = (spec, load_model(spec, device))
+            model = load_model(spec, device)
+            check_reference(self.plan, spec, model.sha256)
+            self.base = (spec, model)
         return self.base[1]
 
 

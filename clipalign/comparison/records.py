@@ -30,9 +30,11 @@ from clipalign.files import (
 )
 
 __all__ = [
+    "OtherReference",
     "Record",
     "State",
     "check_definitions",
+    "check_reference",
     "is_measured",
     "is_whole",
     "measured",
@@ -55,6 +57,7 @@ class Record:
         evaluations: what it is measured by, `Evaluation.measuring()` of each.
         results: per evaluation's label, paths of result files from the cell's folder; none until
             all evaluations are done.
+        reference: hash of the weights of the model that it starts from and is measured against.
         taken: rate, λ and options of its training; see `clipalign.comparison.defaults.taken`.
         error, reason, exit_code: of a failure.
         details: its traceback, where the error was not foreseen.
@@ -64,6 +67,7 @@ class Record:
     definition: dict[str, Any] = field(default_factory=dict)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     results: dict[str, list[str]] = field(default_factory=dict)
+    reference: str | None = None
     taken: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     reason: str | None = None
@@ -147,6 +151,32 @@ def write_record(plan: Plan, cell: Cell, record: Record) -> None:
     atomic_write_text(record_path(plan, cell), text + "\n")
 
 
+class OtherReference(RunError):
+    """The weights of a grid's model are not those that cells on the disk were made from."""
+
+
+def check_reference(plan: Plan, model: str, sha256: str) -> None:
+    """Refuse a model whose weights changed since cells were made from it.
+
+    Args:
+        plan: whose cells lie there.
+        model: of the grid.
+        sha256: of its weights.
+
+    Raises:
+        OtherReference: naming such a cell.
+    """
+    for cell in plan.cells:
+        if cell.model != model or not _holds_something(plan.folder(cell)):
+            continue
+        if read_record(plan, cell).reference not in (None, sha256):
+            raise OtherReference(
+                f"The weights of {model} are not those that {plan.folder(cell)} was made from and "
+                "measured against, and one table cannot hold both. Put the earlier ones back, or "
+                "choose another --output."
+            )
+
+
 def check_definitions(plan: Plan, *, to_be_made: bool) -> None:
     """Refuse an output whose cells another recipe made, before anything is done.
 
@@ -163,11 +193,11 @@ def check_definitions(plan: Plan, *, to_be_made: bool) -> None:
         record = read_record(plan, cell)
         folder = plan.folder(cell)
         if record.state == "missing":
-            if folder.exists() and any(folder.iterdir()) and not record_path(plan, cell).exists():
+            if _holds_something(folder) and not record_path(plan, cell).exists():
                 problems.append(f"{folder} is there and no cell of this comparison made it")
             if not record.definition:
                 continue
-        if not folder.exists() or not any(folder.iterdir()):
+        if not _holds_something(folder):
             continue  # it left nothing behind
         recorded = _with_later_keys(record.definition)
         changed = [*_differences(recorded, json.loads(json.dumps(cell.document())))]
@@ -183,6 +213,10 @@ def check_definitions(plan: Plan, *, to_be_made: bool) -> None:
             f"{plan.output} holds cells that another recipe made, or other defaults:\n{lines}\n"
             "Choose another --output, or remove those folders."
         )
+
+
+def _holds_something(folder: Path) -> bool:
+    return folder.exists() and any(folder.iterdir())
 
 
 def _with_later_keys(definition: dict[str, Any]) -> dict[str, Any]:

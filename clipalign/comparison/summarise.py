@@ -139,6 +139,8 @@ def _panel(
     ]
     if any(m.result.suite_version != first.suite_version for m in results):
         warnings.append("Cells were measured by different versions of the suite. Measure again.")
+    if len({m.result.against.sha256 for m in results if m.result.against}) > 1:
+        warnings.append(f"Cells were measured against different weights of {model}.")
     better = {a.metric: a for a in axes}
     columns = [
         Column(

@@ -291,6 +291,25 @@ def test_cells_made_before_a_key_was_there_are_the_same_cells(made: Any, tiny: s
     assert weights.stat().st_mtime_ns == before
 
 
+def test_a_base_model_whose_weights_changed_is_refused(
+    made: Any, tiny: str, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    import clipalign
+
+    model, output = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(tiny.removeprefix("local-dir:"), model)
+    content = recipe(f"local-dir:{model}", methods={"reference": {"model": "base"}})
+    clipalign.compare(content, output=output)
+    weights = load_file(model / "open_clip_model.safetensors")
+    save_file({k: v + 0.1 for k, v in weights.items()}, model / "open_clip_model.safetensors")
+    content["methods"]["kto"] = {"set": {"method": "kto"}}
+    with pytest.raises(RunError, match="reference was made from and measured against"):
+        clipalign.compare(content, output=output)
+    assert not (output / "cells" / "kto-s0").exists()
+
+
 def test_an_output_in_use_is_refused(made: Any, tiny: str) -> None:
     from filelock import FileLock
 

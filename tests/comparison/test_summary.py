@@ -141,6 +141,16 @@ def test_what_is_shown_is_no_other_measurement(study):
     assert [c.metric for c in summarise(other).panels[0].columns] == ["clean_accuracy"]
 
 
+def test_cells_against_different_weights_are_warned_of(study):
+    for cell in study.cells:
+        against = {"spec": "m", "name": "m", "sha256": ("a" if cell.seed == 1 else "b") * 64}
+        if cell.method != "broken":
+            path = study.folder(cell) / "results" / "a.json"
+            made_up_result(path, [1, 1, 0, 0], [1, 0, 0, 0], [0.3] * 4, against=against)
+    [panel] = summarise(study).panels
+    assert panel.warnings == ["Cells were measured against different weights of emoji-tiny."]
+
+
 def test_other_axes_and_another_direction_give_another_front(study):
     evaluation = study.evaluations[0].model_copy(update={"axes": None})
     content = study.recipe.model_dump(exclude_defaults=True)

@@ -176,6 +176,8 @@ def _panel(
         }
         beaten = dominators(points, [bool(c.higher_is_better) for c in axis])
     baseline = plan.recipe.baseline
+    against = by_method.get(baseline, []) if baseline else []
+    pairs = {n: _pairs(c, against) if c is not against else [] for n, c in by_method.items()}
     rows = [
         TableRow(
             method=name,
@@ -185,9 +187,8 @@ def _panel(
             entries=entries[name],
             on_front=not beaten[name] if name in beaten else None,
             dominated_by=beaten.get(name, []),
-            tests=[]
-            if baseline is None or name == baseline
-            else _tests(columns, cells, by_method.get(baseline, []), evaluation.seed),
+            tests=_tests(columns, pairs[name], evaluation.seed),
+            paired_seeds=None if cells is against else _some_seeds(pairs[name], cells, against),
         )
         for name, cells in by_method.items()
     ]
@@ -250,13 +251,9 @@ def _interval(units: Sequence[Units], seed: int) -> Interval | None:
 
 
 def _tests(
-    columns: Sequence[Column],
-    cells: Sequence[_Measured],
-    baseline: Sequence[_Measured],
-    seed: int,
+    columns: Sequence[Column], pairs: Sequence[tuple[_Measured, _Measured]], seed: int
 ) -> list[Comparison]:
     """Paired differences of every column, over the seeds that both have."""
-    pairs = _paired_seeds(cells, baseline)
     tests = []
     for column in columns:
         a = [u for m, _ in pairs if (u := m.units(column.metric))]
@@ -270,9 +267,18 @@ def _tests(
     return tests
 
 
-def _paired_seeds(
-    a: Sequence[_Measured], b: Sequence[_Measured]
-) -> list[tuple[_Measured, _Measured]]:
+def _some_seeds(
+    pairs: Sequence[tuple[_Measured, _Measured]],
+    a: Sequence[_Measured],
+    b: Sequence[_Measured],
+) -> list[int] | None:
+    """The seeds of the pairs; None where they are all, or there is nothing to stand against."""
+    if not b or len(pairs) == max(len(a), len(b)):
+        return None
+    return [m.cell.seed for m, _ in pairs if m.cell.seed is not None]
+
+
+def _pairs(a: Sequence[_Measured], b: Sequence[_Measured]) -> list[tuple[_Measured, _Measured]]:
     """Same seed with same seed; a cell without one stands against every seed of the other."""
     of_a, of_b = {m.cell.seed: m for m in a}, {m.cell.seed: m for m in b}
     if None in of_a and None in of_b:

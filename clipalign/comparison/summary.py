@@ -58,6 +58,8 @@ class TableRow(_Strict):
         on_front: None where an axis was not measured.
         dominated_by: methods that are as good on every axis and better on one.
         tests: paired differences, method − baseline.
+        paired_seeds: that the differences are over, where these are not all seeds of both; null
+            where they are.
     """
 
     method: str
@@ -68,6 +70,7 @@ class TableRow(_Strict):
     on_front: bool | None
     dominated_by: list[str]
     tests: list[Comparison]
+    paired_seeds: list[int] | None = None
 
 
 class Panel(_Strict):

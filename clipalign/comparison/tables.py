@@ -93,9 +93,20 @@ def notes(panel: Panel) -> list[str]:
         )
         if named := named_tests(counted):
             said.append(f"p is that of {named}.")
+    said += [_paired(row, panel) for row in panel.rows if row.paired_seeds is not None]
     if any(row.on_front is None for row in panel.rows) and any(c.axis for c in panel.columns):
         said.append("Front –: an axis was not measured.")
     return [*said, *(f"Warning: {w}" for w in panel.warnings)]
+
+
+def _paired(row: TableRow, panel: Panel) -> str:
+    if not row.paired_seeds:
+        return f"{row.method} and {panel.baseline} have no seed in common: no difference."
+    seeds = ", ".join(map(str, row.paired_seeds))
+    return (
+        f"Differences of {row.method} to {panel.baseline} are over the seeds that both have: "
+        f"{seeds}."
+    )
 
 
 def markdown(summary: Summary, pictures: dict[int, str]) -> str:

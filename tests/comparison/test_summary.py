@@ -151,6 +151,22 @@ def test_cells_against_different_weights_are_warned_of(study):
     assert panel.warnings == ["Cells were measured against different weights of emoji-tiny."]
 
 
+def test_a_difference_over_fewer_seeds_than_the_columns_says_which(study):
+    content = study.recipe.model_dump(exclude_defaults=True)
+    plan = make_plan({**content, "baseline": "dull"}, study.output, check_options=False)
+    assert all(r.paired_seeds is None for r in summarise(plan).panels[0].rows)
+    (study.folder("robust-s0") / "results" / "a.json").unlink()
+    summary = summarise(plan)
+    assert [(r.method, r.paired_seeds) for r in summary.panels[0].rows] == [
+        ("reference", None), ("robust", [1]), ("dull", None),
+    ]  # fmt: skip
+    note = "Differences of robust to dull are over the seeds that both have: 1."
+    assert note in markdown(summary, {})
+    assert note in terminal(summary, table)
+    (study.folder("dull-s1") / "results" / "a.json").unlink()
+    assert "robust and dull have no seed in common: no difference." in markdown(summarise(plan), {})
+
+
 def test_other_axes_and_another_direction_give_another_front(study):
     evaluation = study.evaluations[0].model_copy(update={"axes": None})
     content = study.recipe.model_dump(exclude_defaults=True)

@@ -153,16 +153,23 @@ class Method(_Part):
         return self
 
     def spread(self, name: str) -> dict[str, Method]:
-        """The methods of its grid, by name: `kto beta=0.5` and so on; itself without a grid."""
+        """The methods of its grid, by name: `kto beta=0.5` and so on; itself without a grid.
+
+        Raises:
+            ValueError: two would have one name.
+        """
         if self.grid is None:
             return {name: self}
-        found = {}
+        found: dict[str, Method] = {}
         for values in itertools.product(*self.grid.values()):
             chosen = dict(zip(self.grid, values, strict=True))
             words = [f"{key.rpartition('.')[2]}={_short(v)}" for key, v in chosen.items()]
             part = "set" if self.set is not None else "transform"
             update = {part: {**getattr(self, part), **chosen}, "grid": None}
-            found[" ".join([name, *words])] = self.model_copy(update=update)
+            own = " ".join([name, *words])
+            if own in found:
+                raise ValueError(f"grid: two methods would be called {own!r}: give a value once")
+            found[own] = self.model_copy(update=update)
         return found
 
 
@@ -243,9 +250,17 @@ def read_recipe(source: Path | Mapping[str, Any]) -> Recipe:
     given = tree.get("methods")
     for name, entry in given.items() if isinstance(given, Mapping) else ():
         try:
-            methods |= Method.model_validate(entry).spread(name)
+            spread = Method.model_validate(entry).spread(name)
         except ValidationError as error:
             problems += [f"methods.{name}.{line}" for line in explain(error, Method)]
+        except ValueError as error:
+            problems.append(f"methods.{name}.{error}")
+        else:
+            problems += [
+                f"methods.{name}: there is another method {twice!r}, of that name or of a grid"
+                for twice in sorted(spread.keys() & methods.keys())
+            ]
+            methods |= spread
     if isinstance(given, Mapping) and (methods or problems):
         tree["methods"] = methods or {"?": Method(model=BASE)}
     if problems:  # what refers to a method cannot be checked
@@ -279,4 +294,7 @@ def folder_name(text: str) -> str:
 
 
 def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)

@@ -78,6 +78,21 @@ def test_a_grid_within_a_method_is_one_method_for_each_combination():
     }  # fmt: skip
 
 
+def test_no_method_takes_the_name_of_another():
+    close = {"train.lr": [0.00012345671, 0.00012345672, 1e-5]}
+    assert list(Method(set={}, grid=close).spread("kto")) == [
+        "kto lr=0.00012345671", "kto lr=0.00012345672", "kto lr=1e-05",
+    ]  # fmt: skip
+    dpo = {"set": {"method": "dpo"}, "grid": {"method_options.beta": [0.5, 1]}}
+    with pytest.raises(ConfigError, match=r"another method 'dpo beta=0\.5'"):
+        read_recipe({"methods": {"dpo beta=0.5": {"set": {}}, "dpo": dpo}})
+    with pytest.raises(ConfigError, match=r"another method 'dpo beta=0\.5'"):
+        read_recipe({"methods": {"dpo": dpo, "dpo beta=0.5": {"set": {}}}})
+    dpo = {**dpo, "grid": {"method_options.beta": [1, 1.0]}}
+    with pytest.raises(ConfigError, match=r"methods\.dpo\.grid: two .* 'dpo beta=1'"):
+        read_recipe({"methods": {"dpo": dpo}})
+
+
 def test_an_edit_of_the_bare_model_has_one_outcome_unless_it_draws_lots(tmp_path, make_package):
     make_package(
         "clipalign-lots",

@@ -27,6 +27,7 @@ from clipalign.comparison.records import (
     check_definitions,
     check_reference,
     is_measured,
+    is_settled,
     is_whole,
     read_record,
     write_record,
@@ -216,11 +217,11 @@ class _Work:
         self.say.note(title)
         made = before.state == "finished"
         record = Record(
-            "finished" if made else "started",
+            "started",
             cell.document(),
             [e.measuring() for e in plan.evaluations],
             reference=before.reference,
-            taken=taken(cell.config),
+            taken=before.taken if is_settled(plan, cell, before) else taken(cell),
         )
         try:
             record = replace(record, reference=self._reference(cell.model).sha256)

@@ -26,12 +26,13 @@ from clipalign.files import SUMS, changed_file
 from clipalign.options import option_problems, options_model
 from clipalign.plugins import registry
 
-__all__ = ["RECIPE", "Cell", "Plan", "make_plan"]
+__all__ = ["OF_TRANSFORM", "RECIPE", "Cell", "Plan", "make_plan"]
 
 RECIPE = "recipe.yaml"
 """The copy of the recipe in the output directory."""
 
-_OF_TRANSFORM = ("method", "task", "dataset", "dataset_options")
+OF_TRANSFORM = ("method", "task", "dataset", "dataset_options")
+"""Keys of a transform that are no options of its method."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def _cells(
         return found
     assert method.transform is not None
     edit = dict(method.transform)
-    options = {k: v for k, v in edit.items() if k not in _OF_TRANSFORM}
+    options = {k: v for k, v in edit.items() if k not in OF_TRANSFORM}
     registry("transforms").entry(edit["method"])
     if check_options:
         problems = option_problems("transforms", edit["method"], options, "transform")

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from clipalign.comparison.defaults import taken
+from clipalign.comparison.defaults import taken, taken_by_run
 from clipalign.comparison.plan import Cell, Plan
 from clipalign.comparison.recipe import SHOWN
 from clipalign.config import RunConfig
@@ -28,6 +28,7 @@ from clipalign.files import (
     read_regular,
     sha256_bytes,
 )
+from clipalign.models.spec import is_run
 
 __all__ = [
     "OtherReference",
@@ -36,6 +37,7 @@ __all__ = [
     "check_definitions",
     "check_reference",
     "is_measured",
+    "is_settled",
     "is_whole",
     "measured",
     "read_record",
@@ -52,13 +54,13 @@ class Record:
     """One cell's state.
 
     Attributes:
-        state: how far it came; "finished" once its model is made, whatever it was measured by.
+        state: how far it came; "finished" once it is measured, by whatever evaluations.
         definition: of the cell, `Cell.document()`.
         evaluations: what it is measured by, `Evaluation.measuring()` of each.
         results: per evaluation's label, paths of result files from the cell's folder; none until
             all evaluations are done.
         reference: hash of the weights of the model that it starts from and is measured against.
-        taken: rate, λ and options of its training; see `clipalign.comparison.defaults.taken`.
+        taken: rate, λ and options that it is made with; see `clipalign.comparison.defaults.taken`.
         error, reason, exit_code: of a failure.
         details: its traceback, where the error was not foreseen.
     """
@@ -151,6 +153,13 @@ def write_record(plan: Plan, cell: Cell, record: Record) -> None:
     atomic_write_text(record_path(plan, cell), text + "\n")
 
 
+def is_settled(plan: Plan, cell: Cell, record: Record) -> bool:
+    """Whether it is fixed what a cell is made with: it is made, or its training has begun, which
+    goes on as its own config.yaml says.
+    """
+    return record.state == "finished" or (cell.kind == "train" and is_run(plan.folder(cell)))
+
+
 class OtherReference(RunError):
     """The weights of a grid's model are not those that cells on the disk were made from."""
 
@@ -182,15 +191,16 @@ def check_definitions(plan: Plan, *, to_be_made: bool) -> None:
 
     Args:
         plan: whose cells lie there.
-        to_be_made: also refuse cells that were trained with other defaults than today's, beside
-            which those that are missing could not stand. Imports torch.
+        to_be_made: also refuse cells that were trained or edited with other defaults than today's,
+            where others are still to be, which could not stand beside them. Imports torch.
 
     Raises:
         RunError: naming every such cell and where it differs.
     """
-    problems = []
-    for cell in plan.cells:
-        record = read_record(plan, cell)
+    problems, defaults = [], []
+    records = [(cell, read_record(plan, cell)) for cell in plan.cells]
+    open_kinds = {c.kind for c, record in records if to_be_made and not is_settled(plan, c, record)}
+    for cell, record in records:
         folder = plan.folder(cell)
         if record.state == "missing":
             if _holds_something(folder) and not record_path(plan, cell).exists():
@@ -203,15 +213,18 @@ def check_definitions(plan: Plan, *, to_be_made: bool) -> None:
         changed = [*_differences(recorded, json.loads(json.dumps(cell.document())))]
         if changed:
             problems.append(f"{folder} differs in {', '.join(changed[:5])}")
-        elif to_be_made and record.taken:
-            others = [*_differences(record.taken, _shared(taken(cell.config), record.taken))]
-            if others:
-                problems.append(f"{folder} was trained with other defaults of {', '.join(others)}")
-    if problems:
-        lines = "\n".join(f"  {p}" for p in problems)
+        elif cell.kind in open_kinds:
+            before = record.taken
+            if not before and cell.kind == "train" and is_run(folder):
+                before = taken_by_run(folder)
+            if others := [*_differences(before, _shared(taken(cell), before))]:
+                defaults.append(f"{folder} was made with other defaults of {', '.join(others)}")
+    if problems or defaults:
+        lines = "\n".join(f"  {p}" for p in [*problems, *defaults])
+        told = f" What is there is told by: clipalign compare {plan.output} --report-only"
         raise RunError(
             f"{plan.output} holds cells that another recipe made, or other defaults:\n{lines}\n"
-            "Choose another --output, or remove those folders."
+            f"Choose another --output, or remove those folders.{'' if problems else told}"
         )
 
 

@@ -120,24 +120,32 @@ def build_average(
     Raises:
         ConfigError: an unknown name or option.
     """
+    parsed = averaging_options(name, options)
+    if isinstance(parsed, BMAOptions):
+        return BetaAverage(start, parsed, horizon)
+    return LastWeights(start) if parsed is None else ExponentialAverage(start, parsed)
+
+
+def averaging_options(name: str, options: Mapping[str, Any]) -> BMAOptions | EMAOptions | None:
+    """The options of an average with its defaults; None for `none`, which has no options.
+
+    Raises:
+        ConfigError: an unknown name or option.
+    """
     if name == "none":
         if options:
             raise ConfigError(
                 "train.averaging_options: train.averaging=none has no options: leave out "
                 f"{', '.join(sorted(options))}."
             )
-        return LastWeights(start)
-    models: dict[str, type[BaseModel]] = {"bma": BMAOptions, "ema": EMAOptions}
+        return None
+    models: dict[str, type[BMAOptions | EMAOptions]] = {"bma": BMAOptions, "ema": EMAOptions}
     if name not in models:
         raise ConfigError(
             f"No averaging is called {name!r}.{near_matches(name, [*models, 'none'])}"
         )
     try:
-        parsed = models[name].model_validate(dict(options))
+        return models[name].model_validate(dict(options))
     except ValidationError as error:
         lines = "\n".join(f"  train.averaging_options.{p}" for p in explain(error, models[name]))
         raise ConfigError(f"The averaging {name!r} cannot use these options:\n{lines}") from None
-    if isinstance(parsed, BMAOptions):
-        return BetaAverage(start, parsed, horizon)
-    assert isinstance(parsed, EMAOptions)
-    return ExponentialAverage(start, parsed)

@@ -14,6 +14,8 @@ import pytest
 
 from clipalign.cli.app import run as run_command
 from clipalign.comparison import compare as module
+from clipalign.comparison.defaults import taken
+from clipalign.comparison.plan import make_plan
 from clipalign.errors import Interrupted, RunError
 from tests.conftest import Notes
 
@@ -246,6 +248,7 @@ def test_cells_of_other_defaults_are_not_those_of_the_same_recipe(
 
     kept = json.loads((made.output / "cells" / "kto-s0.json").read_text())["taken"]
     assert kept["train.lr"] == 1e-3
+    assert kept["train.averaging_options"] == {"alpha": 0.7}
     assert kept["regulariser_weight"] == KTO.regulariser_weight
     assert kept["method_options"]["desirable_weight"] == 1.0
     assert kept["task_options"]["styles"] == ["outlined", "note"]
@@ -253,14 +256,57 @@ def test_cells_of_other_defaults_are_not_those_of_the_same_recipe(
 
     monkeypatch.setattr(KTO, "regulariser_weight", 2.5)
     monkeypatch.setattr(KTO, "Options", Later)
-    different = r"defaults of method_options\.desirable_weight, regulariser_weight\n"
+    different = r"with other defaults of method_options\.desirable_weight, regulariser_weight\n"
     with pytest.raises(RunError, match=different):
         clipalign.compare(recipe(tiny), output=made.output)
     assert run_command(["compare", str(made.output), "--dry-run"]) == 7
-    assert "defaults" in capsys.readouterr().err
+    advice = f"clipalign compare {made.output} --report-only"
+    assert advice in " ".join(capsys.readouterr().err.split())
     # what was measured is still told
     assert run_command(["compare", str(made.output), "--report-only"]) == 1  # two cells failed
     assert "kto" in capsys.readouterr().out
+
+
+def test_what_is_trained_already_is_measured_whatever_the_defaults_became(
+    made: Any, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import clipalign
+    from clipalign.objectives.kto import KTO
+
+    output = tmp_path / "out"
+    shutil.copytree(made.output, output)
+    record = output / "cells" / "kto-s0.json"
+    before = json.loads(record.read_text())
+    monkeypatch.setattr(KTO, "regulariser_weight", 2.5)
+    content = recipe(tiny)
+    for name in ("broken", "of broken", "half"):
+        del content["methods"][name]
+    clipalign.compare(content, output=output, only_missing=False)
+    assert json.loads(record.read_text()) == before  # with what it was trained with
+
+    del before["sha256"]
+    record.write_text(json.dumps({**before, "taken": {}}))  # its config.yaml knows as well
+    content["methods"]["dpo"] = {"set": {"method": "dpo"}}
+    with pytest.raises(RunError, match=r"kto-s0 was made with other defaults of regulariser_w"):
+        clipalign.compare(content, output=output)
+
+
+def test_all_options_of_a_cell_are_recorded(tmp_path: Path) -> None:
+    from clipalign.objectives.dpo import DPO
+
+    terms = ["dpo", {"kto": {"weight": 0.3, "desirable_weight": 2.0}}]
+    methods = {
+        "sum": {"set": {"objective": terms}},
+        "ema": {"set": {"train": {"averaging": "ema"}}},
+        "half": {"transform": {"method": "interpolate", "dataset": "emoji"}},
+    }
+    a, b, c = map(taken, make_plan({"methods": methods}, tmp_path).cells)
+    assert a["objective"]["0.dpo"]["beta"] == DPO.Options().beta
+    assert a["objective"]["1.kto"]["desirable_weight"] == 2.0
+    assert a["objective"]["1.kto"]["undesirable_weight"] == 1.0
+    assert a["train.averaging_options"] == {"alpha": 0.7}
+    assert b["train.averaging_options"] == {"decay": 0.99}
+    assert c == {"transform_options": {"alpha": "auto", "against": None, "metric": None}}
 
 
 @pytest.mark.parametrize("flag", ["--dry-run", "--report-only"])

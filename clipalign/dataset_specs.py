@@ -6,6 +6,7 @@ Nothing here imports a dataset.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ __all__ = [
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 _ENDINGS = ", ".join([*TABLES, ".tar"])
+_ROWS = "metadata.jsonl"  # of each split of a prepared set
+_SAVED = ("state.json", "dataset_dict.json")  # by the library `datasets`
 
 
 def is_table(path: str | Path) -> bool:
@@ -49,7 +52,7 @@ def locate_dataset(spec: str | Path, options: Mapping[str, Any]) -> tuple[str, d
 
     Raises:
         UsageError: it is neither a registered name nor a path that exists; or a name that takes a
-            path, without one.
+            path, without one; or a set that was prepared.
     """
     if not isinstance(spec, str | os.PathLike):
         raise UsageError(not_named(spec))
@@ -57,7 +60,13 @@ def locate_dataset(spec: str | Path, options: Mapping[str, Any]) -> tuple[str, d
     path = Path(spec)
     name, colon, place = str(spec).partition(":")
     if isinstance(spec, str) and name in known:
-        return name, _with_path(name, place if colon else None, options)
+        options = _with_path(name, place if colon else None, options)
+        if name == "folder":
+            _check_folder(str(options["root"]))
+        return name, options
+    if not str(spec):  # Path would make the current folder of it
+        raise UsageError(no_dataset(""))
+    _check_folder(str(spec))
     if os.path.isdir(path):  # unlike Path's own, False for a name that is too long
         name, key = ("webdataset", "path") if _holds_shards(path) else ("folder", "root")
         return name, {key: str(spec), **options}
@@ -91,6 +100,37 @@ def not_named(given: object) -> str:
         "label."
         f"{table}"
     )
+
+
+def _check_folder(spec: str) -> None:
+    """A path must not lead to files of another kind, which a folder of photographs looks like.
+
+    Raises:
+        UsageError: it is a prepared set, or lies in one; or the library `datasets` wrote it.
+    """
+    if (made := _set_around(os.path.abspath(spec))) is not None:
+        shown = made if os.path.isabs(spec) else os.path.relpath(made)
+        what = "is" if made == os.path.abspath(spec) else "lies in"
+        raise UsageError(
+            f"{spec} {what} a prepared set of preferences; a dataset is the labelled images that "
+            f"such a set is made of. To train on it: clipalign train --data {shlex.quote(shown)}"
+        )
+    if any(os.path.isfile(os.path.join(spec, name)) for name in _SAVED):
+        raise UsageError(
+            f"{spec} was written by the library datasets (save_to_disk): name it as "
+            f"huggingface:{spec}."
+        )
+
+
+def _set_around(path: str) -> str | None:
+    """The prepared set that an absolute path is or lies in; None where it lies in none."""
+    if os.path.isfile(os.path.join(path, "manifest.yaml")):
+        return path if any(Path(path).glob(f"*/{_ROWS}")) else None
+    for split in (path, *map(str, list(Path(path).parents)[:2])):  # SET/train/images/0.png
+        made = os.path.dirname(split)
+        if all(map(os.path.isfile, (f"{split}/{_ROWS}", f"{made}/manifest.yaml"))):
+            return made
+    return None
 
 
 def _with_path(name: str, place: str | None, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -216,6 +216,27 @@ def test_a_name_and_a_path_say_where_a_dataset_lies(tmp_path):
         ("folder:/x", {"root": "/y"}, "two places"),
         ("foldr:/x", {}, "'folder'"),
         ("9" * 400, {}, "There is no dataset, folder or table"),  # longer than a name may be
+        ("", {}, "There is no dataset, folder or table ''"),  # and not the current folder
     ):
         with pytest.raises(UsageError, match=words):
             locate_dataset(spec, options)
+
+
+def test_a_prepared_set_is_no_dataset(tmp_path, monkeypatch):
+    for name in ("prefs/manifest.yaml", "prefs/train/metadata.jsonl", "prefs/train/0.tar"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "prefs/train/images").mkdir()
+    monkeypatch.chdir(tmp_path)
+    inside = ("train", "train/images", "train/metadata.jsonl", "train/*.tar")
+    for spec in ("prefs", "folder:prefs", *(f"prefs/{path}" for path in inside)):
+        with pytest.raises(UsageError, match=r"a prepared set .* train --data prefs"):
+            locate_dataset(spec, {})
+    (tmp_path / "manifest.yaml").touch()  # of something else
+    assert locate_dataset(tmp_path, {})[0] == "folder"
+
+
+def test_what_save_to_disk_wrote_is_named_as_such(tmp_path):
+    (tmp_path / "dataset_dict.json").touch()
+    with pytest.raises(UsageError, match=f"name it as huggingface:{tmp_path}"):
+        locate_dataset(tmp_path, {})

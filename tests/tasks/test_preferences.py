@@ -148,11 +148,28 @@ def test_other_images_can_be_held_still_instead(table, tmp_path):
         (("image", "chosen", "rejected"), [("red.png", "", "")], {}, "it names no text"),
         (("image", "text", "desirable"), [("red.png", "x", "1")], {}, "speak of one text, 'x'"),
         (("image", "text", "desirable"), JUDGED, {"candidates": "row"}, "red.png#2 has no rej"),
+        (("image", "text", "desireable"), JUDGED, {}, "no column 'desirable'.* 'desireable'?"),
+        (("image", "text", "ok"), JUDGED, {}, "no column 'desirable'; it has ok, text"),
+        (("image", "CHOSEN", "rejected"), PAIRS, {}, "no column 'chosen'.* mean 'CHOSEN'?"),
+        (
+            ("image", "chosen", "rejected"),
+            PAIRS,
+            {"chosen_column": "choosen"},
+            "no column 'choosen'; it has chosen, rejected",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_said(table, header, rows, options, words):
     with pytest.raises(DataError, match=words):
         prepare("preferences", table(header, rows), task_options=options)
+
+
+def test_one_column_of_a_pair_is_enough(table, tmp_path):
+    header = ("image", "rejected", "text", "reward_rejected")
+    rows = [("red.png", "a", "", "1"), ("red.png", "b", "", "1"), ("red.png", "", "c", "")]
+    made = prepare("preferences", table(header, rows), tmp_path / "out")
+    assert [(r.chosen, r.rejected) for r in made.rows("train")] == [(None, "a"), (None, "b")]
+    assert made.quarantined()[0]["reason"] == "there is no column 'desirable'"
 
 
 def test_columns_of_other_names(table, tmp_path):

@@ -66,6 +66,8 @@ def judgement(key: str, cells: Mapping[str, str], columns: Columns) -> Judgement
             f"{columns.desirable} too: one of the two ways is enough"
         )
     if text or desirable:
+        if missing := [n for n in (columns.text, columns.desirable) if n not in cells]:
+            raise ValueError(f"there is no column {missing[0]!r}")
         if not text:
             raise ValueError(f"its {columns.text} is empty")
         if _is_desirable(desirable, columns.desirable):

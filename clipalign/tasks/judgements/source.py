@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from clipalign.datasets.images import UnreadableImage
 from clipalign.datasets.table import left_out_note
 from clipalign.errors import DataError
 from clipalign.files import canonical_json, sha256_bytes
+from clipalign.option_flags import task_option
 from clipalign.tasks.judgements.reading import Columns, Judgement, judgement
 from clipalign.tasks.kept import WithKept
 
@@ -40,7 +43,7 @@ class JudgedImages(WithKept):
         keep: another dataset, whose images are held still beside these.
 
     Raises:
-        DataError: the dataset has none of the columns.
+        DataError: the dataset has none of the columns, or lacks one that was named or is needed.
     """
 
     def __init__(self, dataset: Dataset, columns: Columns, keep: Dataset | None) -> None:
@@ -51,6 +54,7 @@ class JudgedImages(WithKept):
         found = {name for split in dataset.splits() for name in _attributes(dataset, split)}
         if not found & set(columns.names):
             raise DataError(_no_columns(dataset, columns, found))
+        _check_columns(dataset, columns, found)
         for split in dataset.splits():
             self._skipped[split] = list(super().skipped(split))
             self._examples[split] = self._read(split)
@@ -140,6 +144,36 @@ class JudgedImages(WithKept):
 
 def _attributes(dataset: Dataset, split: str) -> set[str]:
     return {name for example in dataset.examples(split) for name in example.attributes}
+
+
+def _check_columns(dataset: Dataset, columns: Columns, found: set[str]) -> None:
+    """A column that is missing by a slip must not pass for one that is empty in every row.
+
+    Raises:
+        DataError: one that was named, or without which a row says nothing, is not there; or one is
+            not there and another is called nearly so.
+    """
+    paired = {columns.chosen, columns.rejected} & found
+    usual = Columns().names
+    for i, (option, name) in enumerate(dataclasses.asdict(columns).items()):
+        named, begun = name != usual[i], columns.names[i ^ 1] in found  # the other of its pair
+        if name in found or not (named or begun):
+            continue
+        near = _near(name, found - set(columns.names))
+        if named or near or (i >= 2 and not paired):  # text and desirable need each other
+            raise DataError(
+                f"The dataset {dataset.name!r} has no column {name!r}; it has "
+                f"{', '.join(sorted(found))}."
+                + (f" Did you mean {near!r}?" if near else "")
+                + f" A column of another name is given with {task_option(f'{option}_column=NAME')}."
+            )
+
+
+def _near(name: str, found: set[str]) -> str | None:
+    """The column whose name may be a slip or another spelling of `name`."""
+    folded = {column.casefold(): column for column in sorted(found)}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.8)
+    return folded[near[0]] if near else None
 
 
 def _no_columns(dataset: Dataset, columns: Columns, found: set[str]) -> str:

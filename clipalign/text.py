@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 from typing import TypeVar
 
-__all__ = ["fold", "listed", "printable", "sheet_cell"]
+__all__ = ["can_be_printed", "fold", "listed", "printable", "sheet_cell"]
 
 _T = TypeVar("_T")
+
+JOINERS = "\u200c\u200d"
+"""They part and join letters of Persian or Hindi, and join emoji; they turn nothing around."""
 
 fold = functools.partial(textwrap.wrap, break_on_hyphens=False)
 """Lines of at most `width`: as `textwrap.wrap`, and names such as emoji-tiny stay in one piece."""
@@ -21,10 +25,17 @@ def listed(names: Sequence[str]) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """Show control and direction marks as escapes; new lines, tabs and joined emoji stay."""
+    """Show control and direction marks as escapes; new lines, tabs and joiners stay."""
     return "".join(
-        c if c.isprintable() or c in "\n\t\u200d" else c.encode("unicode_escape").decode()
+        c if c.isprintable() or c in f"\n\t{JOINERS}" else c.encode("unicode_escape").decode()
         for c in text
+    )
+
+
+def can_be_printed(text: str) -> bool:
+    """Whether it has no control or direction mark, lone surrogate or separator of lines."""
+    return text.isprintable() or all(
+        c.isprintable() or c in JOINERS or unicodedata.category(c) == "Zs" for c in text
     )
 
 

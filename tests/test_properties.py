@@ -257,7 +257,7 @@ def test_a_result_of_anything_else_is_refused(tmp_path, data):
 @given(anything)
 def test_nothing_acts_in_a_terminal_or_a_sheet(text):
     shown = printable(text)
-    assert all(c.isprintable() or c in "\n\t\u200d" for c in shown)
+    assert all(c.isprintable() or c in "\n\t\u200c\u200d" for c in shown)
     shown.encode()
     cell = sheet_cell(text)
     assert cell.lstrip()[:1] not in ("=", "+", "-", "@")

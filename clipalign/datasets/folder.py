@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from clipalign.datasets.options import (
     SPLIT_NAMES,
     Template,
     label_problem,
+    label_text,
     of_split,
     split_name,
 )
@@ -181,8 +181,7 @@ class _Scan:
         return split
 
     def _read_class(self, folder: os.DirEntry[str], split: _Split) -> None:
-        # a Mac writes é as two characters, and another split of the same class may have one
-        label = unicodedata.normalize("NFC", folder.name.replace("_", " ").strip())
+        label = label_text(folder.name.replace("_", " "))
         if problem := label_problem(label):
             raise DataError(f"{self._root}, folder {folder.name!a}: {problem}.")
         for file in self._files(folder.path):

@@ -18,6 +18,7 @@ from clipalign.datasets.options import (
     Template,
     in_order,
     label_problem,
+    label_text,
     of_split,
     split_name,
 )
@@ -78,7 +79,7 @@ class HuggingFace:
         self._examples = {split: self._read(split, table) for split, table in tables.items()}
         found = {e.label for split in self._examples.values() for e in split if e.label}
         names = getattr(first.features.get(self._label_column or ""), "names", None)
-        self.classnames: Sequence[str] = tuple(names or sorted(found))
+        self.classnames: Sequence[str] = tuple(map(label_text, names or sorted(found)))
         content = [[split, table._fingerprint] for split, table in tables.items()]
         reading = self.options.model_dump(mode="json", exclude={"path", "licence"})
         self.fingerprint = sha256_bytes(canonical_json([content, reading]))
@@ -123,7 +124,13 @@ class HuggingFace:
             for column, feature in table.features.items():
                 if isinstance(feature, library.Image):  # our own reader decodes
                     table = table.cast_column(column, library.Image(decode=False))
-            tables[split_name(str(split))] = table
+            name = split_name(str(split))
+            if name in tables:
+                raise DataError(
+                    f"{self.options.path} has two splits {name!r}: {', '.join(map(str, found))}. "
+                    "Rename one, or put them together."
+                )
+            tables[name] = table
         if not any(len(table) for table in tables.values()):
             raise DataError(f"{self.options.path} has no rows.")
         return tables
@@ -180,7 +187,7 @@ class HuggingFace:
         found = []
         for row, cells in enumerate(texts):
             cells = {name: words[name](value) for name, value in cells.items()}
-            label = cells.pop(self._label_column, "") if self._label_column else ""
+            label = label_text(cells.pop(self._label_column, "")) if self._label_column else ""
             if problem := label and label_problem(label):
                 raise DataError(f"{self.options.path}, {split}, row {row}: {problem}.")
             key = f"{split}/{row:08}"

@@ -20,6 +20,8 @@ from clipalign.datasets.options import (
     DEFAULT_TEMPLATES,
     SPLIT_NAMES,
     Template,
+    label_problem,
+    label_text,
     of_split,
     split_name,
 )
@@ -60,8 +62,8 @@ class ImageList:
         licence: of the images; goes into the manifest.
 
     Raises:
-        DataError: there are no images, one is none, a label is missing, a column has another
-            length, or a template has no place for a name.
+        DataError: there are no images, one is none, a label is missing or cannot name a class, a
+            column has another length, or a template has no place for a name.
     """
 
     def __init__(
@@ -85,10 +87,12 @@ class ImageList:
             raise DataError("There are no images in the list.")
         split = [split] * total if isinstance(split, str) else split
         each = [_split(name) for name in _cells("split", split, total, whole=True)]
-        names = None if labels is None else _cells("labels", labels, total, whole=True)
+        names = None if labels is None else _labels(labels, total)
         groups = [""] * total if groups is None else _cells("groups", groups, total)
         given = {} if columns is None else columns
         cells = {key: _cells(key, values, total) for key, values in given.items()}
+        if "attack_text" in cells:  # names of classes, too
+            cells["attack_text"] = list(map(label_text, cells["attack_text"]))
         self._splits: dict[str, list[Example]] = {}
         for i in range(total):
             example = Example(
@@ -191,6 +195,21 @@ def _cells(column: str, values: Any, total: int, *, whole: bool = False) -> list
             "(None or NaN; the first is 0). Leave these images out, or say what they are."
         )
     return ["" if _is_missing(value) else str(value) for value in cells]
+
+
+def _labels(values: Any, total: int) -> list[str]:
+    """Names of classes.
+
+    Raises:
+        DataError: one is missing, or cannot name a class.
+    """
+    labels = list(map(label_text, _cells("labels", values, total, whole=True)))
+    wrong = [(i, why) for i, label in enumerate(labels) if (why := label_problem(label))]
+    if wrong:
+        more = f"; and {len(wrong) - _SHOWN:,} more" if len(wrong) > _SHOWN else ""
+        shown = "; ".join(f"image {i}: {why}" for i, why in wrong[:_SHOWN])
+        raise DataError(f"labels: {shown}{more} (the first image is 0).")
+    return labels
 
 
 def _is_missing(value: Any) -> bool:

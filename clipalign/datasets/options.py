@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -9,6 +11,7 @@ from pydantic import AfterValidator
 
 from clipalign.datasets.base import Dataset
 from clipalign.errors import DataError, near_matches
+from clipalign.text import JOINERS, can_be_printed
 
 __all__ = [
     "DEFAULT_TEMPLATES",
@@ -17,6 +20,7 @@ __all__ = [
     "in_order",
     "label_advice",
     "label_problem",
+    "label_text",
     "of_split",
     "split_name",
 ]
@@ -71,15 +75,24 @@ Template = Annotated[str, AfterValidator(_one_place)]
 
 
 _LONGEST_LABEL = 200
+_SPACES = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
+
+
+def label_text(label: str) -> str:
+    """A label in the one form that it has here, so that what reads the same is one class.
+
+    Composed (NFC: a Mac writes é as two characters), single plain spaces, none at the ends.
+    """
+    return _SPACES.sub(" ", unicodedata.normalize("NFC", label.strip()))
 
 
 def label_problem(label: str) -> str | None:
     """Why a text cannot name a class; None where it can."""
-    if not label:
+    if not label.strip(JOINERS):
         return "the label is empty"
     if len(label) > _LONGEST_LABEL:
         return f"the label is {len(label):,} characters long, and {_LONGEST_LABEL} is the most"
-    if not label.isprintable():
+    if not can_be_printed(label):
         return f"the label {label!a} has characters that cannot be printed"
     return None
 

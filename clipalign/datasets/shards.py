@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from clipalign.errors import DataError
+from clipalign.text import can_be_printed
 
 __all__ = ["Member", "Sample", "read_at", "samples"]
 
@@ -94,7 +95,7 @@ def read_at(path: Path, member: Member) -> bytes:
 
 def _problem(info: tarfile.TarInfo, ending: str, sample: Sample) -> str | None:
     pure = PurePosixPath(info.name)
-    if pure.is_absolute() or ".." in pure.parts or "\0" in info.name or not info.name.isprintable():
+    if pure.is_absolute() or ".." in pure.parts or not can_be_printed(info.name):
         return "its name leads out of the archive, or cannot be printed"
     if not info.isreg() or info.issparse():
         return "it is a link or a device and not a file"

@@ -22,6 +22,7 @@ from clipalign.datasets.options import (
     Template,
     in_order,
     label_problem,
+    label_text,
     of_split,
     split_name,
 )
@@ -250,7 +251,7 @@ class _Reader:
         problems += [problem] if problem else []
         label = None
         if label_column is not None:
-            label = cells.pop(label_column, "").strip()
+            label = label_text(cells.pop(label_column, ""))
             problem = label_problem(label)
             problems += [problem] if problem else []
         split = "train"
@@ -262,7 +263,7 @@ class _Reader:
             return None, split
         group = cells.pop(options.group_column, "").strip()
         if options.attack_column in cells:
-            cells["attack_text"] = cells.pop(options.attack_column).strip()
+            cells["attack_text"] = label_text(cells.pop(options.attack_column))
         attributes = {c: cells.get(c, "") for c in self._kept(columns, image_column, label_column)}
         key = f"{source}#{row.number}" if options.repeats else source
         return Example(key, label, source, group or source, attributes), split

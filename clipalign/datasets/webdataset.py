@@ -22,6 +22,7 @@ from clipalign.datasets.options import (
     Template,
     in_order,
     label_problem,
+    label_text,
     of_split,
     split_name,
 )
@@ -84,7 +85,8 @@ class WebDataset:
         self.templates: Sequence[str] = self.options.templates
         self.shards = _shards(self.options.path)
         self._root = _root(self.options.path, self.shards)
-        self._names = self.options.classnames or _names_beside(self.shards[0])
+        names = self.options.classnames or _names_beside(self.shards[0])
+        self._names = names and tuple(map(label_text, names))
         self._examples: dict[str, list[Example]] = {}
         self._skipped: dict[str, list[tuple[str, str]]] = {}
         digest = hashlib.sha256()
@@ -190,6 +192,7 @@ class WebDataset:
         return cells
 
     def _label(self, text: str) -> str | None:
+        text = label_text(text)
         if text.isdecimal():
             if self._names is None:
                 raise DataError(

@@ -75,7 +75,7 @@ class Preferences:
                     lines = read_regular(texts).decode("utf-8").splitlines()
                 except (OSError, UnicodeDecodeError) as error:
                     raise ValueError(f"{texts} cannot be read as text: {error}") from None
-            found = tuple(dict.fromkeys(text for line in lines if (text := " ".join(line.split()))))
+            found = tuple(dict.fromkeys(text for line in lines if (text := reading.one_line(line))))
             if texts is not None and not found:
                 raise ValueError("there is no text in it")
             return found or None

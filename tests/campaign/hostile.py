@@ -18,7 +18,7 @@ from tests.campaign.commands import Finished
 REFUSED = (2, 3, 5, 6, 7, 8)
 """Exit codes of a refusal in words (see clipalign/errors.py)."""
 
-_SHOWN = set("\n\t\u200d")
+_SHOWN = set("\n\t\u200c\u200d")
 MEMORY = 12 << 30
 """Address space in bytes that a command may take: torch alone maps 5 GiB of it."""
 

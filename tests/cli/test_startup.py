@@ -239,6 +239,7 @@ def test_a_failing_plugin_hook_is_one_line_of_warning(make_package, failing_comm
 
 def test_text_from_files_is_printed_inert():
     assert printable("a\x1b[31mb\u202ec\nd\te") == "a\\x1b[31mb\\u202ec\nd\te"
+    assert printable("\u0645\u06cc\u200c\u0631") == "\u0645\u06cc\u200c\u0631"
     assert printable("👩\u200d🚒 naïve → ½") == "👩\u200d🚒 naïve → ½"
 
 

@@ -50,12 +50,23 @@ def test_a_saved_dataset_and_a_parquet_file_read_alike(table, tmp_path):
     assert load_dataset(f"huggingface:{tmp_path / 'saved'}", {}).splits() == ("train", "validation")
 
 
+def test_two_spellings_of_one_split_are_refused(table, tmp_path):
+    datasets.DatasetDict({"dev": table, "validation": table}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(DataError, match="two splits 'validation': dev, validation"):
+        load_dataset(f"huggingface:{tmp_path / 'saved'}", {})
+
+
 def test_labels_are_another_column_or_none(table, tmp_path):
     table.save_to_disk(tmp_path / "saved")
     spec = f"huggingface:{tmp_path / 'saved'}"
     assert load_dataset(spec, {"label_column": "note"}).classnames == ("a", "b")
     unlabelled = load_dataset(spec, {"label_column": None})
     assert unlabelled.examples("train")[0].attributes["label"] == "ant"
+    notes = ["cafe\u0301", "caf\u00e9", "ant"]
+    twice = table.remove_columns("note").add_column("note", notes)
+    twice.save_to_disk(tmp_path / "twice")
+    place = f"huggingface:{tmp_path / 'twice'}"
+    assert load_dataset(place, {"label_column": "note"}).classnames == ("ant", "caf\u00e9")
     table.remove_columns("label").save_to_disk(tmp_path / "bare")
     assert load_dataset(f"huggingface:{tmp_path / 'bare'}", {}).classnames == ()
     with pytest.raises(DataError, match="no column 'lable' of labels; it has image, label"):

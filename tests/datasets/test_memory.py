@@ -54,6 +54,12 @@ def test_what_is_no_image_is_refused_with_its_place(pixels, image, words):
         ImageList([pixels[0], image])
 
 
+def test_labels_are_as_those_of_a_table(pixels):
+    assert ImageList(pixels, ["x\n", "x", "a\u00a0 b"]).classnames == ("a b", "x")
+    with pytest.raises(DataError, match=r"labels: image 1: the label is empty; image 2: .*printed"):
+        ImageList(pixels, ["x", "  ", "\u200b"])
+
+
 def test_columns_may_be_arrays_or_of_pandas(pixels):
     pandas = pytest.importorskip("pandas")
     for kind in (np.array, lambda v: pandas.Series(v, index=[7, 8, 9])):

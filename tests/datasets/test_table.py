@@ -127,6 +127,26 @@ def test_columns_that_are_neither_text_nor_numbers_are_left_out(photos):
         Table(path=path)
 
 
+@pytest.mark.parametrize(
+    "twice",
+    [
+        ("caf\u00e9", "cafe\u0301"),
+        ("polar  bear", "polar\u00a0bear"),
+        ("\u0645\u06cc\u200c\u0631", "\u0645\u06cc\u200c\u0631 "),
+    ],
+)
+def test_labels_that_read_the_same_are_one_class(photos, twice):
+    path = table(photos, "image,label\na.png,{}\nb.png,{}\nc.png,ant\n".format(*twice))
+    assert len(Table(path=path).classnames) == 2
+
+
+@pytest.mark.parametrize("label", ["a\tb", "a\u2028b", "a\u202eb", "a\u200bb", "\u200d", "a\x00b"])
+def test_labels_with_marks_that_nobody_sees_are_refused(photos, label):
+    path = table(photos, f"image,label\na.png,{label}\nb.png,ant\n")
+    with pytest.raises(DataError, match=r"row 2: the label .*(cannot be printed|is empty)"):
+        Table(path=path)
+
+
 @pytest.mark.parametrize("asked", [{}, {"label_column": None}])
 def test_images_without_labels_are_welcome(photos, asked):
     path = table(photos, "image,gender\na.png,woman\n")

@@ -117,6 +117,16 @@ def test_numbers_stand_for_names(tmp_path):
     assert [e.label for e in named.examples("train")] == ["y", "z"]
 
 
+def test_labels_that_read_the_same_are_one_class(tmp_path):
+    labels = {"0\u202f0": "caf\u00e9", "1": "cafe\u0301", "2": "ant"}
+    images = [(f"{key}.png", picture()) for key in labels]
+    members = [*images, *((f"{key}.cls", label) for key, label in labels.items())]
+    shard(tmp_path / "0.tar", sorted(members))
+    data = WebDataset(path=tmp_path)
+    assert data.classnames == ("ant", "caf\u00e9")
+    assert data.skipped("train") == ()
+
+
 def test_what_cannot_be_used_is_passed_over_with_its_reason(tmp_path):
     link = tarfile.TarInfo("link.png")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"

@@ -74,6 +74,12 @@ def test_a_reward_that_is_missing_or_no_number_is_named(table, tmp_path, cell):
         build_stream(made, "train")
 
 
+def test_texts_that_read_the_same_are_one(table, tmp_path):
+    rows = [("red.png", "caf\u00e9", "a"), ("blue.png", "cafe\u0301", "\u0645\u06cc\u200c\u0631")]
+    made = prepare("preferences", table(("image", "chosen", "rejected"), rows), tmp_path / "out")
+    assert made.candidates == ("caf\u00e9", "a", rows[1][2])
+
+
 def test_judgements_of_one_image_share_its_file(table, tmp_path):
     made = prepare("preferences", table(("image", "text", "desirable"), JUDGED), tmp_path / "out")
     rows = made.rows("train")

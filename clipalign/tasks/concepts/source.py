@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from clipalign.datasets.base import Dataset, Example
-from clipalign.datasets.options import label_problem
+from clipalign.datasets.options import label_problem, label_text
 from clipalign.errors import DataError, near_matches
 from clipalign.files import canonical_json, sha256_bytes
 from clipalign.option_flags import task_option
@@ -172,4 +172,4 @@ def _cell(example: Example, column: str) -> str:
     text = example.attributes.get(column)
     if text is None and column == LABEL:
         text = example.label
-    return " ".join((text or "").split())
+    return label_text(" ".join((text or "").split()))

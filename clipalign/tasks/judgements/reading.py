@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["Columns", "Judgement", "judgement"]
+from clipalign.text import can_be_printed
+
+__all__ = ["Columns", "Judgement", "judgement", "one_line"]
 
 _TRUE = frozenset({"true", "yes", "y", "t", "1", "1.0", "+1"})
 _FALSE = frozenset({"false", "no", "n", "f", "0", "0.0", "-1", "-1.0"})
@@ -49,17 +52,18 @@ class Judgement:
         return tuple(text for text in (self.chosen, self.rejected) if text is not None)
 
 
+def one_line(text: str) -> str:
+    """A text in the one form that it has here: composed (NFC), spaces and line breaks single."""
+    return unicodedata.normalize("NFC", " ".join(text.split()))
+
+
 def judgement(key: str, cells: Mapping[str, str], columns: Columns) -> Judgement:
     """Read one row: `chosen` and `rejected`, or one of them, or `text` and `desirable`.
-
-    Spaces at the ends and line breaks within a text are read as one space.
 
     Raises:
         ValueError: the row says nothing, or two things; the message is the reason.
     """
-    chosen, rejected, text, desirable = (
-        " ".join(cells.get(name, "").split()) for name in columns.names
-    )
+    chosen, rejected, text, desirable = (one_line(cells.get(name, "")) for name in columns.names)
     if (text or desirable) and (chosen or rejected):
         raise ValueError(
             f"it has {columns.chosen} or {columns.rejected} and {columns.text} or "
@@ -81,7 +85,7 @@ def judgement(key: str, cells: Mapping[str, str], columns: Columns) -> Judgement
     for words in (chosen, rejected):
         if len(words) > _LONGEST:
             raise ValueError(f"a text of {len(words):,} characters; {_LONGEST:,} is the most")
-        if not words.isprintable():
+        if not can_be_printed(words):
             raise ValueError(f"a text has characters that cannot be printed: {words[:60]!a}")
     kept = {name: cell for name, cell in cells.items() if name not in columns.names}
     return Judgement(key, chosen or None, rejected or None, kept)

@@ -91,8 +91,6 @@ class ImageList:
         groups = [""] * total if groups is None else _cells("groups", groups, total)
         given = {} if columns is None else columns
         cells = {key: _cells(key, values, total) for key, values in given.items()}
-        if "attack_text" in cells:  # names of classes, too
-            cells["attack_text"] = list(map(label_text, cells["attack_text"]))
         self._splits: dict[str, list[Example]] = {}
         for i in range(total):
             example = Example(

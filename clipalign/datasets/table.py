@@ -263,7 +263,7 @@ class _Reader:
             return None, split
         group = cells.pop(options.group_column, "").strip()
         if options.attack_column in cells:
-            cells["attack_text"] = label_text(cells.pop(options.attack_column))
+            cells["attack_text"] = cells.pop(options.attack_column).strip()
         attributes = {c: cells.get(c, "") for c in self._kept(columns, image_column, label_column)}
         key = f"{source}#{row.number}" if options.repeats else source
         return Example(key, label, source, group or source, attributes), split

@@ -14,7 +14,7 @@ from PIL import Image
 from clipalign._version import __version__
 from clipalign.datasets.base import Dataset, Example, cache_key, rgb_image
 from clipalign.datasets.emoji import EmojiWorld
-from clipalign.datasets.options import label_advice
+from clipalign.datasets.options import label_advice, label_text
 from clipalign.errors import DataError, near_matches
 from clipalign.evals.features import ImageSet
 from clipalign.plugins import registry
@@ -141,8 +141,8 @@ def drawn_plan(
     if never := [name for name in names if not able[name]]:
         listed = ", ".join(never[:_LISTED]) + (" …" if len(never) > _LISTED else "")
         warnings.append(
-            f"No font has all characters of {len(never)} class names, which are written on no "
-            f"image: {listed}."
+            f"{len(never)} class names cannot be drawn with the fonts and are written on no image: "
+            f"{listed}."
         )
     place = {name: i for i, name in enumerate(words)}
     views = [View(), *(View(style, n) for style in styles for n in range(attacks_per_image))]
@@ -173,7 +173,7 @@ def photographed_plan(dataset: Dataset, split: str, column: str) -> AttackPlan |
         DataError: no image is labelled, or there are fewer than two classes.
     """
     examples, warnings = labelled(dataset, split)
-    written = [[example.attributes.get(column) or None] for example in examples]
+    written = [[label_text(example.attributes.get(column) or "") or None] for example in examples]
     words = {row[0] for row in written if row[0]}
     if not words:
         return None

@@ -11,6 +11,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from clipalign.datasets.base import Dataset, Example
 from clipalign.datasets.options import Template, label_advice
 from clipalign.errors import DataError, near_matches
 from clipalign.option_flags import task_option
-from clipalign.tasks import glyphs, rendering
+from clipalign.tasks import glyphs, lettering, rendering
 from clipalign.tasks.base import Candidates, PreparedRow, classnames
-from clipalign.tasks.lettering import fonts_with
+from clipalign.tasks.lettering import fonts_with, needs_shaping
 
 __all__ = ["Typographic"]
 
@@ -66,10 +67,12 @@ class Typographic:
         @field_validator("fonts")
         @classmethod
         def _readable(cls, fonts: tuple[Path, ...] | None) -> tuple[Path, ...] | None:
-            for path in fonts or ():
+            for path, size in product(fonts or (), (20, 33)):  # pixels; bitmaps have few sizes
                 try:
-                    ImageFont.truetype(str(path), 20)
+                    ImageFont.truetype(str(path), size)
                 except OSError as error:
+                    if "pixel size" in str(error):
+                        raise ValueError(f"{path} has no outlines that scale") from None
                     raise ValueError(f"{path} is not a font that can be read: {error}") from None
             return fonts
 
@@ -81,7 +84,7 @@ class Typographic:
     def fingerprint(self) -> str:
         """sha256 of the fonts and of the code that draws with them."""
         digest = hashlib.sha256()
-        for code in (rendering.__file__, glyphs.__file__):
+        for code in (rendering.__file__, glyphs.__file__, lettering.__file__):
             digest.update(Path(str(code)).read_bytes())
         for side in ("train", "test"):
             for path in self._fonts(side):
@@ -110,15 +113,22 @@ class Typographic:
                 )
         words, fonts = self._words(dataset, split).fonts, self._fonts(_side(split))
         notes = []
-        if never := [name for name, able in words.items() if not able]:
+        never = [name for name, able in words.items() if not able]
+        if lacking := [name for name in never if not needs_shaping(name)]:
             notes.append(
-                f"No font has all characters of {_listed(never)}: they are written on no image. "
-                f"Name fonts that do with {task_option('fonts=[FILE]')}."
+                f"No font draws all characters of {_listed(lacking)}: they are written on no "
+                f"image. Name fonts that do with {task_option('fonts=[FILE]')}."
+            )
+        if joined := [name for name in never if needs_shaping(name)]:
+            notes.append(
+                f"No font is enough for {_listed(joined)}, whose letters run from right to left, "
+                "join or change places: they are written on no image, since words are drawn a "
+                "letter at a time from left to right."
             )
         if some := [name for name, able in words.items() if 0 < len(able) < len(fonts)]:
             notes.append(f"Not every font has all characters of {_listed(some)}; others are used.")
         if len(never) == len(words):
-            raise DataError(notes[0])
+            raise DataError(" ".join(notes))
         template = self._template(dataset)
         return Candidates(tuple(template.format(name) for name in names), notes=tuple(notes))
 
@@ -133,8 +143,10 @@ class Typographic:
         """One row an attack, all with the same clean image.
 
         Raises:
-            DataError: the image has no usable label, or is too small for a word.
+            DataError: the image has no usable label, carries a word already, or is too small.
         """
+        if there := example.attributes.get("attack_text", "").strip():
+            raise DataError(f"{there!r} is written on it already (attack_text)")
         label, words = example.label, self._words(dataset, split)
         if label is None or label not in words.classes:
             raise DataError("it has no label" if label is None else f"{label!r} is not a class")

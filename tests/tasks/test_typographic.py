@@ -13,9 +13,29 @@ from pydantic import ValidationError
 from clipalign.datasets.base import Example
 from clipalign.errors import DataError
 from clipalign.tasks.base import Task
+from clipalign.tasks.lettering import fonts_with, needs_shaping
 from clipalign.tasks.rendering import FILLS, LABELS, font_files
 from clipalign.tasks.typographic import Typographic
 
+BITMAP = """STARTFONT 2.1
+FONT -t-t-medium-r-normal--20-200-75-75-c-80-iso10646-1
+SIZE 20 75 75
+FONTBOUNDINGBOX 8 1 0 0
+STARTPROPERTIES 2
+PIXEL_SIZE 20
+FONT_ASCENT 20
+ENDPROPERTIES
+CHARS 1
+STARTCHAR A
+ENCODING 65
+SWIDTH 500 0
+DWIDTH 8 0
+BBX 8 1 0 0
+BITMAP
+FF
+ENDCHAR
+ENDFONT
+"""
 PHOTO = Image.new("RGB", (128, 128), (90, 120, 150))
 
 
@@ -148,8 +168,53 @@ def test_names_that_no_font_can_write_are_told_and_never_written():
     bear = Example("1", "bear", None)
     words = {rows(task, bear, bears, seed=s)[0].columns["attack_text"] for s in range(20)}
     assert words == {"wolf"}
-    with pytest.raises(DataError, match="No font has all characters of '熊', '狼'"):
+    with pytest.raises(DataError, match="No font draws all characters of '熊', '狼'"):
         task.candidates(Shapes("熊", "狼"), "train")
+
+
+@pytest.mark.parametrize("name", ["שלום", "مرحبا", "नमस्ते"])
+def test_names_whose_letters_join_or_run_from_right_to_left_are_never_written(name):
+    task = Typographic()
+    note = task.candidates(Shapes(name, "bear", "wolf"), "train").notes[0]
+    assert note.startswith(f"No font is enough for {name!r}, whose letters run from right")
+    assert needs_shaping(name)
+    assert not any(map(needs_shaping, ("polar bear", "Käfer", "東京", "Ёж")))
+
+
+def test_a_character_without_ink_is_not_written(tmp_path):
+    """A colour font has empty outlines, and its pictures elsewhere."""
+    builder = pytest.importorskip("fontTools.fontBuilder").FontBuilder(1000, isTTF=True)
+    pen = pytest.importorskip("fontTools.pens.ttGlyphPen").TTGlyphPen(None)
+    empty = pen.glyph()
+    for move, *point in (("moveTo", 0, 0), ("lineTo", 0, 700), ("lineTo", 700, 0)):
+        getattr(pen, move)(tuple(point))
+    pen.closePath()
+    builder.setupGlyphOrder([".notdef", "a", "cat"])
+    builder.setupCharacterMap({ord("a"): "a", ord("🐱"): "cat"})
+    triangle = pen.glyph()
+    builder.setupGlyf({".notdef": empty, "a": triangle, "cat": empty})
+    builder.setupHorizontalMetrics({".notdef": (500, 0), "a": (800, 0), "cat": (1000, 0)})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Cats", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "cats.ttf")
+    fonts = [tmp_path / "cats.ttf"]
+    assert fonts_with("aa", fonts)
+    assert not fonts_with("a🐱", fonts)
+
+
+def test_a_font_of_one_size_is_refused(tmp_path):
+    (tmp_path / "b20.bdf").write_text(BITMAP)
+    with pytest.raises(ValidationError, match=r"b20\.bdf has no outlines that scale"):
+        Typographic(fonts=[tmp_path / "b20.bdf"])
+
+
+def test_a_photograph_that_carries_a_word_is_left_out():
+    photo = replace(CAT, attributes={"attack_text": "dog"})
+    with pytest.raises(DataError, match="'dog' is written on it already"):
+        rows(Typographic(), photo)
+    assert rows(Typographic(), replace(CAT, attributes={"attack_text": ""}))
 
 
 def test_options_are_checked(tmp_path):

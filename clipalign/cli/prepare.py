@@ -63,7 +63,7 @@ def prepare(
     seed: Annotated[int, seed_option("Seed of everything random.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Images a split, drawn at random.")] = None,
     max_side: Annotated[
-        int, typer.Option(help="Shrink larger images to this many pixels; 0 for never.")
+        int, typer.Option(min=0, help="Shrink larger images to this many pixels; 0 for never.")
     ] = 1024,
     form: Annotated[
         str, typer.Option("--format", help="imagefolder, or webdataset: tar shards of the same.")

@@ -215,7 +215,8 @@ class EmojiWorld:
         concepts: int | None = Field(
             None,
             ge=2,
-            description="How many of A, of B and of C there are, for a quick look; null for all.",
+            description="How many concepts of each set there are, for a quick look; null for all: "
+            "A, everyday ones; B, everyday ones that no training sees; C, more to train on.",
         )
         seed: int = Field(0, description="Of backgrounds, scales and places.")
 

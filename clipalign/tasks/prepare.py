@@ -78,7 +78,7 @@ def prepare(
         reporter: hears what is being done; True prints it in plain lines on standard error.
 
     Returns:
-        The set, opened and checked.
+        The set; the rows of one that was just made are read when they are first asked for.
 
     Raises:
         UsageError, ConfigError: an unknown name or option, or a number that cannot be.
@@ -257,6 +257,12 @@ def plan_of(
         dataset_options=config.dataset_options,
         seed=config.seed,
     )
+    if "train" not in plan.splits:
+        raise DataError(
+            f"A training needs a split 'train', and the dataset {plan.dataset.name!r} has "
+            f"{', '.join(plan.splits)}. Put the images to train on into a folder `train`, or write "
+            "it into the column `split` of their rows."
+        )
     if validates:
         _check_validation(f"the dataset {plan.dataset.name!r}", plan.splits)
     _check_needs(plan, needs)

@@ -13,6 +13,7 @@ from clipalign.models.loaded import usable_device
 from clipalign.models.spec import parse_model_spec
 from clipalign.objectives.base import Objective
 from clipalign.plugins import registry
+from clipalign.tasks.plan import Plan
 from clipalign.tasks.preference_set import PreferenceSet
 from clipalign.training.averaging import build_average
 from clipalign.training.distributed import World
@@ -66,21 +67,29 @@ def check_keys(config: RunConfig, device: str) -> None:
     build_average(train.averaging, train.averaging_options, {}, 1)
 
 
-def check_ready(config: RunConfig, ready: PreferenceSet) -> None:
-    """A new run says nothing of how to prepare, beside a set that is prepared.
+def check_ready(config: RunConfig, ready: PreferenceSet | Plan) -> None:
+    """A new run says nothing of how to prepare, beside a set that is prepared or a table.
 
     Raises:
         UsageError: it names another task, or options that would change nothing.
     """
-    made, tasks = ready.manifest, registry("tasks")
+    tasks = registry("tasks")
+    usual = tasks.entry(config.task).metadata.get(
+        "dataset", RunConfig.model_fields["dataset"].default
+    )
+    if isinstance(ready, Plan):
+        if config.data is not None and config.dataset != usual:
+            raise UsageError(
+                f"{config.data} is a table of images, so dataset={config.dataset} would change "
+                "nothing: leave one of them out."
+            )
+        return
+    made = ready.manifest
     if made.task != config.task and made.task in tasks.names():
         raise UsageError(
             f"{ready.root} holds preferences of the task {made.task!r}, and not of "
             f"{config.task!r}. Leave the task out, or name a set of that task."
         )
-    usual = tasks.entry(config.task).metadata.get(
-        "dataset", RunConfig.model_fields["dataset"].default
-    )
     without = [
         key
         for key, given in (

@@ -179,9 +179,9 @@ class _Session:
         validates = config.train.validate_every is not None
         splits = ["train", "validation"] if validates else ["train"]
         planned = plan_of(config, needs=needs, validates=validates)
+        if new:
+            check_ready(config, planned)
         if isinstance(planned, PreferenceSet):
-            if new:
-                check_ready(config, planned)
             check_feedback(planned, splits, config.method, needs)
         self.model = load_model(
             config.model, self.device, config.train.precision, announce=self.say.note

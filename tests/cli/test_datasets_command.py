@@ -66,7 +66,9 @@ def test_the_embedded_world_is_shown_with_its_splits_and_options(capsys):
     document = json.loads(capsys.readouterr().out)
     assert document["splits"]["test"] == 500
     assert "CC-BY-SA-4.0" in document["licence"]
-    assert "views" in [option["name"] for option in document["options"]]
+    options = {option["name"]: option for option in document["options"]}
+    assert "C, more to train on" in json.dumps(options["concepts"])
+    assert "views" in options
     assert run(["datasets", "show", "folder"]) == 0
     text = capsys.readouterr().out
     assert "--dataset folder:PATH" in text

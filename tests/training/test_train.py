@@ -252,6 +252,32 @@ def test_validating_without_a_validation_split_is_refused_before_any_work(
     assert not (tmp_path / "cache" / "preferences").exists()
 
 
+def test_a_dataset_without_train_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import clipalign
+
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / "test" / name).mkdir(parents=True)
+        (tmp_path / "photos" / "test" / name / "1.png").write_bytes(b"read by nobody")
+    monkeypatch.setenv("CLIPALIGN_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(DataError, match=r"needs a split 'train', .*'folder' has test\. Put"):
+        clipalign.train(dataset=str(tmp_path / "photos"), output=tmp_path / "run")
+    assert not (tmp_path / "cache" / "preferences").exists()
+
+
+def test_a_dataset_beside_a_table_is_refused(tmp_path: Path) -> None:
+    import clipalign
+
+    (tmp_path / "mine.csv").write_text("image,chosen,rejected\n1.png,a cat,a dog\n")
+    (tmp_path / "1.png").write_bytes(b"read by nobody")
+    with pytest.raises(UsageError, match=r"mine.csv is a table of images, so dataset=emoji-people"):
+        clipalign.train(
+            task="preferences", data=tmp_path / "mine.csv", dataset="emoji-people",
+            output=tmp_path / "run",
+        )  # fmt: skip
+
+
 def test_a_text_that_the_model_cannot_take_is_refused_before_an_image_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

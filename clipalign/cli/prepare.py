@@ -101,7 +101,8 @@ def prepare(
     columns image and label. Images that cannot be used are listed in quarantine.jsonl.
 
     Preferences of your own may say in columns reward_chosen and reward_rejected what the two texts
-    are worth, where a text that nobody judged is worth 0; objectives that take rewards read them.
+    are worth, where a text that its row does not judge is worth 0; objectives that take rewards
+    read them.
     """
     out = Console(json=as_json, quiet=quiet)
     given = all_settings(settings, dataset_settings)

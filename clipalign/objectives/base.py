@@ -113,6 +113,8 @@ class Objective(nn.Module):
         requires: what every preference row must have: "pair" (chosen and rejected), "chosen",
             or "any" (chosen, rejected or both: unpaired judgements are welcome).
         needs_reference: whether `batch.reference` is read.
+        takes_rewards: whether `batch.reward` is read. A set of which some rows have no reward is
+            then refused, and else has none for all.
         per_image: True when an image's loss depends on that image alone, so that gradient
             accumulation and data parallelism are exact; False is refused where they are asked for.
         regulariser_weight: λ of a run that names none, found by trying; it weighs a mean KL against
@@ -130,6 +132,7 @@ class Objective(nn.Module):
     Options: ClassVar[type[ObjectiveOptions]] = ObjectiveOptions
     requires: Literal["pair", "chosen", "any"] = "pair"
     needs_reference: bool = True
+    takes_rewards: bool = False
     per_image: bool = True
     regulariser_weight: float = 1.0
     exceptions: ClassVar[Mapping[str, str]] = {}

@@ -17,7 +17,8 @@ __all__ = ["from_function"]
 def from_function(function: Callable[..., Tensor]) -> type[Objective]:
     """The objective that a function is: PolicyBatch, options by keyword → per-image loss [B].
 
-    It takes rows with both texts and reads the reference; for anything else write a class.
+    It takes rows with both texts, and may read the reference and rewards; for anything else write a
+    class.
 
     Args:
         function: its parameters after the first are the options and have defaults.
@@ -38,6 +39,7 @@ def from_function(function: Callable[..., Tensor]) -> type[Objective]:
 
     class OfFunction(Objective):
         Options = model
+        takes_rewards = True
 
         def forward(self, batch: PolicyBatch) -> Tensor:
             return function(batch, **dict(self.options))

@@ -60,6 +60,7 @@ class RLHF(Objective):
     Options = RLHFOptions
     options: RLHFOptions
     requires = "any"
+    takes_rewards = True
     regulariser_weight = 0.3
 
     def forward(self, batch: PolicyBatch) -> Tensor:

@@ -18,9 +18,9 @@ class WeightedSum(Objective):
 
         loss = Σ_k w_k loss_k
 
-    It needs what any of its terms needs: the strictest of their judgements, the reference if one
-    reads it; it is per image only if all are; its λ is theirs, weighted as they are. A row
-    contributes to the terms that it can feed.
+    It needs what any of its terms needs: the strictest of their judgements, the reference or
+    rewards if one reads them; it is per image only if all are; its λ is theirs, weighted as
+    they are. A row contributes to the terms that it can feed.
 
     Args:
         terms: weight w_k > 0 and objective of each.
@@ -39,6 +39,7 @@ class WeightedSum(Objective):
         self.registered = nn.ModuleList(self.terms)  # their buffers are saved and moved with it
         self.requires = max((t.requires for t in self.terms), key=_STRICTER.index)
         self.needs_reference = any(t.needs_reference for t in self.terms)
+        self.takes_rewards = any(t.takes_rewards for t in self.terms)
         self.per_image = all(t.per_image for t in self.terms)
         self.regulariser_weight = sum(w * t.regulariser_weight for w, t in terms)
 

@@ -60,8 +60,9 @@ class PreparedRow:
             mean something to training. SHOWS names what the image shows, and COUNTERPART what the
             images show that it is to be like: the regulariser then holds the clean image to what
             the reference says of such an image, and not of itself. REWARDS are numbers, what the
-            chosen and the rejected text are worth where a text that nobody judged is worth 0; they
-            are `PolicyBatch.reward`, and must be in every row or in none.
+            chosen and the rejected text are worth where a text that the row does not judge is worth
+            0; they are `PolicyBatch.reward`, and must be in every row or in none where an objective
+            takes them.
     """
 
     image: Image.Image

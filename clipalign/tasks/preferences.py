@@ -3,8 +3,8 @@
 A table (CSV, TSV, JSON Lines, Parquet) of `image, chosen, rejected`, or of `image, text,
 desirable`; an image may be judged many times. There is no list of classes: an image chooses among
 its row's own two texts, those of its batch, or a list that is given. Columns `reward_chosen,
-reward_rejected` may say what the two are worth, in numbers, where a text that nobody judged is
-worth 0.
+reward_rejected` may say what the two are worth, in numbers, where a text that its row does
+not judge is worth 0.
 """
 
 from __future__ import annotations

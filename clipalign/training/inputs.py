@@ -52,6 +52,7 @@ class InputLoader:
         preferences: the set.
         workers: threads that decode; 0 for two.
         cache_trunk: whether last:K starts from cached activations.
+        takes_rewards: whether the objective reads what texts are worth.
         say: hears what is being done.
         world: the processes that share the work.
     """
@@ -60,6 +61,7 @@ class InputLoader:
     preferences: PreferenceSet
     workers: int
     cache_trunk: bool
+    takes_rewards: bool
     say: Reporter
     world: World
 
@@ -97,7 +99,7 @@ class InputLoader:
 
     def _split(self, split: str, trunk: Trunk | None) -> Data:
         model = self.part.model
-        stream = build_stream(self.preferences, split)
+        stream = build_stream(self.preferences, split, takes_rewards=self.takes_rewards)
         n, content = len(stream.paths), [self.preferences.content_sha256, split]
         path = feature_path(model, "images", content)
         wanted = [path]

@@ -8,7 +8,6 @@ alone, so that a resumed run sees what an undisturbed one would.
 from __future__ import annotations
 
 import functools
-import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -24,9 +23,10 @@ from clipalign.cache import size_text
 from clipalign.errors import DataError
 from clipalign.files import reserve
 from clipalign.models.preprocess import Preprocess
-from clipalign.tasks.base import COUNTERPART, REWARDS, SHOWS, Scope
+from clipalign.tasks.base import COUNTERPART, SHOWS, Scope
 from clipalign.tasks.preference_set import PreferenceRow, PreferenceSet
 from clipalign.training.distributed import ALONE, World
+from clipalign.training.rewards import rewards_of
 
 MEMORY_LIMIT = 4 * 2**30  # bytes of pixels kept in memory; beyond it they lie in a temporary file
 DISK_LIMIT = 256 * 2**30  # bytes of that file; beyond it images are decoded at every use
@@ -155,12 +155,17 @@ def _order(n: int, seed: int, epoch: int, stream: int) -> Tensor:
     return torch.randperm(n, generator=generator)
 
 
-def build_stream(preferences: PreferenceSet, split: str) -> Stream:
+def build_stream(preferences: PreferenceSet, split: str, *, takes_rewards: bool = True) -> Stream:
     """Index one split of a preference set.
+
+    Args:
+        preferences: the set.
+        split: its name.
+        takes_rewards: whether the objective reads what texts are worth.
 
     Raises:
         DataError: the split has no preference, or a row has no pair to choose between, or no reward
-            where others have one.
+            where others have one and the objective reads it.
     """
     rows: Sequence[PreferenceRow] = preferences.rows(split)
     number: dict[Path, int] = {}
@@ -202,7 +207,7 @@ def build_stream(preferences: PreferenceSet, split: str) -> Stream:
         preferences.scope,
         counterpart,
         groups,
-        _rewards(judged),
+        rewards_of(judged, needed=takes_rewards),
     )
 
 
@@ -216,35 +221,6 @@ def _check_pairs(rows: Sequence[PreferenceRow]) -> None:
                 f"and {row.image} has no {lacking} text. Prepare a set whose rows are pairs, or "
                 "one with another scope."
             )
-
-
-def _rewards(rows: Sequence[PreferenceRow]) -> Tensor | None:
-    """Of each row's two texts, [P, 2]; None where no row says what a text is worth."""
-    if not any(row.columns.get(name) for row in rows for name in REWARDS):
-        return None
-    of_chosen, of_rejected = REWARDS
-    return torch.tensor(
-        [
-            [_reward(row, of_chosen, row.chosen), _reward(row, of_rejected, row.rejected)]
-            for row in rows
-        ]
-    )
-
-
-def _reward(row: PreferenceRow, column: str, text: str | None) -> float:
-    if text is None:
-        return 0.0
-    cell = row.columns.get(column)
-    try:
-        value = float(str(cell))
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise DataError(
-            f"The {column} of {row.image} is {cell!r}. Where one row of a set says what its texts "
-            "are worth all must, in numbers: fill the column in, or give it another name."
-        )
-    return value
 
 
 def _counterparts(

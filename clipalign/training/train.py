@@ -207,8 +207,8 @@ class _Session:
         for missing in filter(None, map(self.preferences.left_out, splits)):
             self.say.note(f"Warning: {missing}")
         loader = InputLoader(
-            self.part, self.preferences, config.train.workers, config.train.cache_trunk, self.say,
-            self.world,
+            self.part, self.preferences, config.train.workers, config.train.cache_trunk,
+            self.objective.takes_rewards, self.say, self.world,
         )  # fmt: skip
         self.data, *validation = loader.load(splits)
         self.validation = validation[0] if validation else None

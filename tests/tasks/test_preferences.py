@@ -72,6 +72,7 @@ def test_a_reward_that_is_missing_or_no_number_is_named(table, tmp_path, cell):
     made = prepare("preferences", path, tmp_path / "out")
     with pytest.raises(DataError, match=rf"reward_rejected of .*png is '{cell}'"):
         build_stream(made, "train")
+    assert build_stream(made, "train", takes_rewards=False).reward is None  # dpo asks for none
 
 
 def test_texts_that_read_the_same_are_one(table, tmp_path):

@@ -58,6 +58,7 @@ class PPOClip(Objective):
     Options = PPOClipOptions
     options: PPOClipOptions
     requires = "any"
+    takes_rewards = True
 
     def forward(self, batch: PolicyBatch) -> Tensor:
         """PolicyBatch → per-image loss [B]."""

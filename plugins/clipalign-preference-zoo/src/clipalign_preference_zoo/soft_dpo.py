@@ -56,6 +56,7 @@ class SoftDPO(Objective):
     Options = SoftDPOOptions
     options: SoftDPOOptions
     requires = "pair"
+    takes_rewards = True
 
     def forward(self, batch: PolicyBatch) -> Tensor:
         """PolicyBatch → per-image loss [B]."""

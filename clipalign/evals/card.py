@@ -18,6 +18,8 @@ from clipalign.models.load_lines import load_lines
 from clipalign.models.spec import EMBEDDED, is_run, parse_model_spec
 from clipalign.plain_yaml import read_yaml_mapping
 from clipalign.tasks.manifest import MANIFEST, read_manifest
+from clipalign.training.outcome import outcome
+from clipalign.training.rundir import RunDirectory
 
 __all__ = ["card_is_old", "card_of", "refresh_card", "run_card"]
 
@@ -121,7 +123,7 @@ def run_card(run: Path) -> Card:
         "regulariser": _with_options(
             config.get("regulariser"), {"weight": config.get("regulariser_weight")}
         ),
-        "steps": train.get("steps") or f"{train.get('epochs')} epochs",
+        "steps": _steps(run, train),
         "batch": train.get("batch_size"),
         "averaging": train.get("averaging"),
         "seed": config.get("seed"),
@@ -134,6 +136,20 @@ def run_card(run: Path) -> Card:
         {name: str(value) for name, value in facts.items() if value is not None},
         _data(run),
         licence=_EMBEDDED_LICENCE if base == EMBEDDED else None,
+    )
+
+
+def _steps(run: Path, train: Mapping[str, Any]) -> str:
+    """What was to be taken; under early stopping also what was, and which weights are kept."""
+    planned = str(train.get("steps") or f"{train.get('epochs')} epochs")
+    if train.get("early_stopping_patience") is None:
+        return planned
+    ended = outcome(RunDirectory(run).logged(), early_stopping=True)
+    if ended.kept is None:
+        return planned
+    return (
+        f"{ended.step} of at most {planned}; the weights of step {ended.kept} are kept, with "
+        f"validation loss {ended.metrics['validation_loss']:.4g}"
     )
 
 

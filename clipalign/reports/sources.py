@@ -93,19 +93,15 @@ class Source:
 
     @cached_property
     def metrics(self) -> list[dict[str, float]]:
-        """The rows of metrics.jsonl; a line that a kill cut short is passed over."""
+        """The rows of metrics.jsonl; a line that a kill cut short is passed over.
+
+        Raises:
+            RunError: the log of a finished run was changed.
+        """
         if self.run is None or not self.run.metrics.is_file():
             return []
         self.run.check(self.run.metrics)
-        rows = []
-        for line in self.run.metrics.read_bytes().splitlines():
-            try:
-                row = parse_json(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and isinstance(row.get("step"), int):
-                rows.append({k: v for k, v in row.items() if isinstance(v, int | float)})
-        return rows
+        return self.run.logged()
 
 
 def find_sources(paths: Sequence[str | os.PathLike[str]]) -> list[Source]:

@@ -119,12 +119,13 @@ class Trainer:
             row = self._step()
             self.step += 1
             self.average.update(self.parameters)
+            seen = self._look() if self._validate_now() else {}
             if self.world.first:
-                if self.step % self.config.log_every == 0 or self.step in (1, self.total):
+                if self.step % self.config.log_every == 0 or self.step == 1 or self.done:
                     self.callbacks.logged(self.step, row)
+                if seen:
+                    self.callbacks.logged(self.step, seen)
                 self.callbacks.advanced(self.step, row["loss"])
-            if self._validate_now():
-                self._look()
             every = self.config.checkpoint_every_steps
             minutes = self.config.checkpoint_every_minutes
             due = bool(every and self.step % every == 0) or bool(
@@ -228,18 +229,20 @@ class Trainer:
         every = self.config.validate_every
         return bool(self.validation and every and self.step % every == 0)
 
-    def _look(self) -> None:
-        """Validate and log; under early stopping keep the best weights, or count the wait."""
+    def _look(self) -> dict[str, float]:
+        """Validate; under early stopping keep the best weights, or count the wait.
+
+        Returns:
+            What is logged of it.
+        """
         row = self.validate(self.average.average())
-        if self.world.first:
-            self.callbacks.logged(self.step, {f"validation_{k}": v for k, v in row.items()})
-        if self.config.early_stopping_patience is None:
-            return
-        if row["loss"] < self.best:
-            self.best, self.waited = row["loss"], 0
-            self.best_weights = {k: v.clone() for k, v in self.average.average().items()}
-        else:
-            self.waited += 1
+        if self.config.early_stopping_patience is not None:
+            if row["loss"] < self.best:
+                self.best, self.waited = row["loss"], 0
+                self.best_weights = {k: v.clone() for k, v in self.average.average().items()}
+            else:
+                self.waited += 1
+        return {f"validation_{k}": v for k, v in row.items()}
 
     @torch.no_grad()
     def validate(self, weights: Mapping[str, Tensor]) -> dict[str, float]:

@@ -21,7 +21,9 @@ class TrainResult:
         model: the exported open_clip directory, absolute.
         open_clip_line: the Python line that loads it.
         trainable: rows (group, tensors, parameters, trained) of what trained.
-        metrics: the last measures of the training batch.
+        metrics: the last measures of the training batch, and those of validation: the last, or
+            of `kept_step`.
+        kept_step: the step whose weights are kept, where early stopping chose among them.
     """
 
     run: Path
@@ -30,6 +32,7 @@ class TrainResult:
     open_clip_line: str
     trainable: tuple[tuple[str, int, int, bool], ...]
     metrics: Mapping[str, float]
+    kept_step: int | None = None
 
     def __fspath__(self) -> str:
         """The run, so that it stands wherever a path does: `evaluate(result)`."""

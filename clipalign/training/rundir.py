@@ -3,7 +3,7 @@
     config.yaml       the resolved configuration; alone it reproduces the run
     environment.json  versions and machine
     manifest.yaml     of the preference set that it trains on
-    metrics.jsonl     one row every `log_every` steps
+    metrics.jsonl     one row every `log_every` steps, of the first and last, and a validation
     checkpoints/      the newest state, complete or absent
     model/            an ordinary open_clip directory, once training has finished
     linear_map.safetensors   W of a trained head, which model/ has folded in
@@ -258,6 +258,20 @@ class RunDirectory:
                 return dict(parse_json(path.read_bytes()))
         except (TypeError, ValueError) as error:
             raise RunError(f"{path} is not what a run writes: {error}.") from None
+
+    def logged(self) -> list[dict[str, float]]:
+        """The rows of metrics.jsonl; a line that a kill cut short is passed over."""
+        if not self.metrics.is_file():
+            return []
+        rows = []
+        for line in self.metrics.read_bytes().splitlines():
+            try:
+                row = parse_json(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                rows.append({k: v for k, v in row.items() if isinstance(v, int | float)})
+        return rows
 
     def metrics_sha256(self) -> str | None:
         """Of the log of steps as it stands; None where there is none."""

@@ -6,16 +6,12 @@ import contextlib
 import dataclasses
 import math
 import os
-import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from clipalign._version import __version__
 from clipalign.arguments import plain_arguments
 from clipalign.build import regulariser
 from clipalign.config import RunConfig, load_config
@@ -26,9 +22,8 @@ from clipalign.models.acceleration import accelerate
 from clipalign.models.export import export_model
 from clipalign.models.feature_cache import text_features
 from clipalign.models.linear_map import LinearMap
-from clipalign.models.load import default_device, load_model, open_clip_module
+from clipalign.models.load import default_device, load_model
 from clipalign.models.load_lines import open_clip_line
-from clipalign.models.loaded import LoadedModel
 from clipalign.models.trainable import apply_trainable, parse_trainable
 from clipalign.plugins import call_hook
 from clipalign.progress import Bar, Reporter, Silent, heard_by
@@ -53,9 +48,11 @@ from clipalign.training.defaults import (
 )
 from clipalign.training.distributed import World, join
 from clipalign.training.engine import Trainer
+from clipalign.training.environment import environment_of
 from clipalign.training.inputs import InputLoader
 from clipalign.training.losses import Problem
 from clipalign.training.optim import rate_scales
+from clipalign.training.outcome import outcome
 from clipalign.training.places import anywhere, recorded
 from clipalign.training.preflight import (
     check_accumulation,
@@ -247,7 +244,7 @@ class _Session:
         if not self.world.first:
             return self._finish(run, trainer)
         run.truncate_metrics(trainer.step, log)
-        run.write_environment(_environment(self.model, self.world))
+        run.write_environment(environment_of(self.model, self.world))
         atomic_write_text(run.manifest, self.preferences.manifest.dump())
         run.seal()
         call_hook("run_started", run_dir=run.path, config=config)
@@ -267,7 +264,7 @@ class _Session:
         Raises:
             RunError: what its configuration names is not what it was.
         """
-        before, now = run.environment(), _environment(self.model, self.world)
+        before, now = run.environment(), environment_of(self.model, self.world)
         instead = (
             "Put it back as it was, or start a new run with the same configuration: clipalign "
             f"train --config {shlex.quote(str(run.config))} -o NEW"
@@ -312,13 +309,18 @@ class _Session:
             export_model(self.part.merge(), run.model, state=weights, card=run_card(run.path))
             run.seal()
         self.world.wait()
+        early = config.train.early_stopping_patience is not None
+        ended = outcome(run.logged(), early_stopping=early)
+        if statement := ended.statement(trainer.total):
+            self.say.note(statement)
         return TrainResult(
             run.path.absolute(),
             trainer.step,
             run.model.absolute(),
             open_clip_line(run.model),
             tuple((r.group, r.tensors, r.parameters, r.trained) for r in self.part.rows),
-            callbacks.last,
+            ended.metrics,
+            ended.kept,
         )
 
     # --- Parts ----------------------------------------------------------------------------------
@@ -349,12 +351,10 @@ class _Callbacks:
     ) -> None:
         self.directory, self.say, self.signal, self.trackers = run, say, signal, trackers
         self.bar: Bar = Silent()
-        self.last: dict[str, float] = {}
 
     def logged(self, step: int, metrics: dict[str, float]) -> None:
         # JSON has no word for infinity, which an fp16 gradient norm can be
         metrics = {k: v for k, v in metrics.items() if math.isfinite(v)}
-        self.last = {**self.last, **metrics}
         append_jsonl(self.directory.metrics, {"step": step, **metrics})
         with self.signal.heeding():
             call_hook("step_logged", run_dir=self.directory.path, step=step, metrics=dict(metrics))
@@ -380,20 +380,3 @@ class _Callbacks:
 
 def _has_regulariser_images(stream: Stream) -> bool:
     return bool(len(stream.spare)) or bool((stream.clean >= 0).any())
-
-
-def _environment(model: LoadedModel, world: World) -> dict[str, Any]:
-    """Versions and machine: what a reader needs to reproduce, and nothing of the environment."""
-    device = model.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {
-        "clipalign": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "open_clip": str(getattr(open_clip_module(), "__version__", "?")),
-        "platform": platform.platform(),
-        "device": f"{device.type} ({name})",
-        "threads": torch.get_num_threads(),
-        "processes": world.size,
-        "model_sha256": model.sha256,
-    }

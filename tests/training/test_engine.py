@@ -159,6 +159,9 @@ def test_a_training_that_stopped_early_has_stopped_for_good(
     stopped = make_trainer(recorder=seen, **options)
     stopped.run()
     assert stopped.step < 40
+    sparse = recorder()
+    make_trainer(recorder=sparse, **options, log_every=100).run()
+    assert [r["step"] for r in sparse.rows if "loss" in r] == [1, stopped.step]
     for checkpoint in seen.checkpoints[-2:]:  # after the last step, and killed before it
         again = recorder()
         resumed = make_trainer(recorder=again, **options)

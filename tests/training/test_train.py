@@ -211,6 +211,25 @@ def test_head_training_writes_its_map_and_an_ordinary_model(tmp_path: Path) -> N
         == {"W"}  # fmt: skip
 
 
+def test_an_early_stop_is_told_with_the_step_whose_weights_are_kept(
+    tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import clipalign
+    from clipalign.training.engine import Trainer
+
+    monkeypatch.setattr(Trainer, "validate", lambda self, _: {"loss": 0.25 * self.step})
+    early = {"validate_every": 1, "early_stopping_patience": 1, "averaging": "none"}
+    result = clipalign.train(
+        overrides=COMMON, train=early, trainable="head", output=tmp_path / "run", reporter=notes
+    )
+    assert (result.steps, result.kept_step) == (2, 1)
+    assert result.metrics["validation_loss"] == 0.25
+    early_stop = f"Stopped early, after step 2 of {STEPS}. The weights of step 1 are kept"
+    assert any(early_stop in note for note in notes.lines)
+    card = (result.model / "README.md").read_text()
+    assert f"2 of at most {STEPS}; the weights of step 1 are kept" in card
+
+
 @pytest.mark.parametrize(
     ("keys", "error", "words"),
     [

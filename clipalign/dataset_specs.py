@@ -9,13 +9,14 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 from clipalign.errors import UsageError, near_matches
 from clipalign.plugins import registry
 
 __all__ = [
     "TABLES",
+    "DatasetSpec",
     "is_shard_pattern",
     "is_table",
     "label_of",
@@ -24,6 +25,9 @@ __all__ = [
     "not_named",
     "place_of",
 ]
+
+DatasetSpec: TypeAlias = Annotated[str, "dataset"]
+"""An option that names a dataset; its own options may stand beside it, in NAME_options."""
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 _ENDINGS = ", ".join([*TABLES, ".tar"])

@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
+from clipalign.dataset_specs import DatasetSpec
 from clipalign.datasets.base import Dataset, Example
 from clipalign.datasets.locate import load_dataset
 from clipalign.errors import DataError
@@ -87,7 +88,7 @@ class ConceptTask:
             description="Hold the neutral captions of an image to what the reference says of "
             "images of the same activity that show the other value, and not of the image itself.",
         )
-        keep: str | None = Field(
+        keep: DatasetSpec | None = Field(
             "auto",
             description="Dataset that is held still besides: a name, folder or table; auto for "
             "emoji beside emoji-people, else none; null for none.",

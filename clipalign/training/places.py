@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from clipalign.config import RunConfig
-from clipalign.dataset_specs import is_shard_pattern
+from clipalign.dataset_specs import DatasetSpec, is_shard_pattern
 from clipalign.datasets.locate import locate_dataset
 from clipalign.errors import UsageError
 from clipalign.models.spec import EMBEDDED
@@ -32,7 +32,9 @@ def anywhere(config: RunConfig) -> RunConfig:
         "model": _model(config.model),
         "data": None if config.data is None else Path(os.path.abspath(config.data)),
         "dataset": _dataset(config.dataset),
-        "dataset_options": _options("datasets", _dataset_kind(config), config.dataset_options),
+        "dataset_options": _options(
+            "datasets", _kind(config.data, config.dataset), config.dataset_options
+        ),
         "task_options": _options("tasks", config.task, config.task_options),
     }
     return config.model_copy(update=changes)
@@ -65,25 +67,36 @@ def _dataset(spec: str) -> str:
     return _existing(spec)
 
 
-def _dataset_kind(config: RunConfig) -> str:
-    """The registered name of the dataset whose options a configuration holds; "" for none."""
+def _kind(data: Path | None, dataset: str) -> str:
+    """The registered name of a dataset; the first part of what it is called where there is none."""
     try:
-        return locate_dataset(config.data or config.dataset, {})[0]
+        return locate_dataset(data or dataset, {})[0]
     except UsageError:
-        return config.dataset.partition(":")[0]
+        return dataset.partition(":")[0]
 
 
 def _options(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with absolute paths: of those that are paths, and of texts that name a file."""
+    """Options with absolute paths: of those that are paths or lists of them, of texts that name a
+    file, and of a dataset with its own options beside it.
+    """
     found = registry(kind)
     model = options_model(found.load(name)) if options and name in found.names() else None
     fields = model.model_fields if model else {}
     made = dict(options)
     for key, value in options.items():
         annotation = fields[key].annotation if key in fields else None
-        if isinstance(value, str) and value:
-            is_path = Path in (annotation, *get_args(annotation))
-            made[key] = os.path.abspath(value) if is_path else _there(value)
+        kinds = (annotation, *get_args(annotation))
+        if isinstance(value, list | tuple):
+            if any(get_origin(k) in (list, tuple, Sequence) and Path in get_args(k) for k in kinds):
+                made[key] = [os.path.abspath(path) for path in value]
+        elif not isinstance(value, str) or not value:
+            continue
+        elif DatasetSpec in kinds:
+            made[key] = value if value == fields[key].default else _dataset(value)
+            if beside := options.get(f"{key}_options"):
+                made[f"{key}_options"] = _options("datasets", _kind(None, value), beside)
+        else:
+            made[key] = os.path.abspath(value) if Path in kinds else _there(value)
     return made
 
 

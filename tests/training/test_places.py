@@ -14,7 +14,7 @@ from clipalign.training.places import anywhere, recorded
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for folder in ("photos", "first/model", "emoji-tiny", "emoji", "label"):
+    for folder in ("photos", "first/model", "emoji-tiny", "emoji", "label", "auto"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "first/model/open_clip_config.json").write_text("{}")
     (tmp_path / "my.csv").write_text("image,label\n")
@@ -55,6 +55,17 @@ def test_options_that_are_files_are_found_too(here) -> None:
     assert config.data == here / "my.csv"
     concept = anywhere(RunConfig(task="concept", task_options={"concept": "mine.yaml"}))
     assert concept.task_options == {"concept": f"{here}/mine.yaml"}
+    beside = {"keep": "folder", "keep_options": {"root": "photos"}}
+    assert anywhere(RunConfig(task="gender", task_options=beside)).task_options == {
+        "keep": "folder",
+        "keep_options": {"root": f"{here}/photos"},
+    }
+    for keep, kept in (("photos", f"{here}/photos"), ("auto", "auto"), ("emoji", "emoji")):
+        held = anywhere(RunConfig(task="concept", task_options={"keep": keep}))
+        assert held.task_options == {"keep": kept}
+    fonts = anywhere(RunConfig(task_options={"fonts": ["mine.ttf", "/b.ttf"], "styles": ["note"]}))
+    assert fonts.task_options == {"fonts": [f"{here}/mine.ttf", "/b.ttf"], "styles": ["note"]}
+    assert anywhere(fonts) == fonts
     assert anywhere(RunConfig(output=Path("runs/a"))).output == Path("runs/a")
 
 

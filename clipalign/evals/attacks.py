@@ -85,7 +85,7 @@ class AttackPlan:
         """The V images of one example.
 
         Raises:
-            DataError: it cannot be read, or is too small for a word.
+            DataError: it cannot be read, or is too small for a word in any font.
         """
         example = self.examples[item]
         image = rgb_image(self.dataset, example)
@@ -108,7 +108,10 @@ class AttackPlan:
             fonts=self.able[text],
         )
         if attack.box[2] > image.width or attack.box[3] > image.height:
-            raise DataError(f"{image.width} × {image.height} pixels are too few to write {text!r}")
+            raise DataError(
+                f"{image.width} × {image.height} pixels are too few to write {text!r} on, in any "
+                "font"
+            )
         return attacked
 
 

@@ -1,4 +1,4 @@
-"""The images of a split as a suite encodes them: each as it is, and those that cannot be read."""
+"""The images of a split as a suite encodes them: each as it is, and those that cannot be used."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def image_set(dataset: Dataset, split: str, examples: Sequence[Example]) -> Imag
 def readable(
     examples: Sequence[Example], encoded: Encoded
 ) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Indices of the examples that could be read, and a warning where some could not.
+    """Indices of the examples that could be read and drawn on, and a warning where some could not.
 
     Raises:
         DataError: none could.
@@ -42,7 +42,7 @@ def readable(
     rows = np.array([i for i in range(len(examples)) if i not in reasons], np.int64)
     if not len(rows):
         why = next(iter(reasons.values()), "there is none")
-        raise DataError(f"None of the {len(examples)} images can be read. The first: {why}")
+        raise DataError(f"None of the {len(examples)} images can be used. The first: {why}")
     if not reasons:
         return rows, []
     listed = [(examples[i].key, why) for i, why in [*reasons.items()][:_LISTED]]
@@ -50,13 +50,13 @@ def readable(
     named = "; ".join(f"{k} ({why.removeprefix(f'{k}: ').rstrip('.')})" for k, why in listed)
     more = f"; and {len(reasons) - _LISTED} more" if len(reasons) > _LISTED else ""
     return rows, [
-        f"{len(reasons)} of {len(examples)} images could not be read and are left out: "
+        f"{len(reasons)} of {len(examples)} images could not be used and are left out: "
         f"{named}{more}."
     ]
 
 
 def unreadable_rows(examples: Sequence[Example], encoded: Encoded) -> Iterator[dict[str, Any]]:
-    """A row for each example that could not be read, with the reason."""
+    """A row for each example that could not be read or drawn on, with the reason."""
     for item, why in sorted(encoded.unreadable.items()):
         example = examples[item]
         yield {"key": example.key, "label": example.label, "unreadable": why}

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ from typing import Literal
 from PIL import Image
 
 from clipalign.tasks import glyphs
-from clipalign.tasks.glyphs import Colour
+from clipalign.tasks.glyphs import Colour, Font
 
 Style = Literal["outlined", "note"]
 STYLES: tuple[Style, ...] = ("outlined", "note")
@@ -29,6 +30,8 @@ _PROTOCOL_SIDE = 224
 _OUTLINED_SIZE = (20, 40)  # pixels at 224, uniform
 _NOTE_SIZE = (30, 50)
 _LEGIBLE = 10  # pixels: the floor at any size of image
+_SMALLEST = 4  # pixels: below it nothing is tried
+_MARGIN = 0.2  # of a label around its text, in sizes of the font
 
 FILLS: dict[str, tuple[Colour, ...]] = {
     # white, blue, green, red, magenta, cyan, yellow, black: the eight of the published protocol
@@ -102,23 +105,24 @@ def draw_attack(
         size: of the font in pixels, instead of a random one; shrunk where it does not fit.
 
     Returns:
-        The new image and how the word was drawn.
+        The new image and how the word was drawn; where it fits in none of the fonts, in a box that
+        reaches beyond the image.
     """
     image = image.copy()
-    path = rng.choice(fonts or font_files(split))
+    fonts = fonts or font_files(split)
+    path = rng.choice(fonts)
     side = min(image.size)
     low, high = _OUTLINED_SIZE if style == "outlined" else _NOTE_SIZE
     if size is None:
         size = max(_LEGIBLE, round(rng.uniform(low, high) * side / _PROTOCOL_SIDE))
     stroke = max(1, round(side / _PROTOCOL_SIDE)) if style == "outlined" else 0
-    pad = round(0.2 * size) if style == "note" else 0
     lines = break_lines(text)
-    while True:  # shrink until it fits, as the protocol does
-        left, top, right, bottom = glyphs.extent((path, size), lines, stroke)
+    margin = _MARGIN if style == "note" else 0.0
+    for font, pad in _fallbacks(path, size, fonts, margin):
+        left, top, right, bottom = glyphs.extent(font, lines, stroke)
         width, height = int(right - left) + 2 * pad, int(bottom - top) + 2 * pad
-        if (width <= image.width and height <= image.height) or size <= 4:
+        if width <= image.width and height <= image.height:
             break
-        size -= 1
     x = rng.randint(0, max(0, image.width - width))
     y = rng.randint(0, max(0, image.height - height))
     if style == "outlined":
@@ -127,6 +131,20 @@ def draw_attack(
         fill, around = rng.choice(INKS[split]), rng.choice(LABELS[split])
         image.paste(around, (x, y, min(x + width, image.width), min(y + height, image.height)))
     place = (x + pad - left, y + pad - top)
-    glyphs.write(image, place, (path, size), lines, fill, stroke, around)
+    glyphs.write(image, place, font, lines, fill, stroke, around)
     box = (x, y, x + width, y + height)
-    return image, Attack(text, style, path.stem, size, fill, around, box)
+    return image, Attack(text, style, font[0].stem, font[1], fill, around, box)
+
+
+def _fallbacks(
+    path: Path, size: int, fonts: Sequence[Path], margin: float
+) -> Iterator[tuple[Font, int]]:
+    """Fonts, and pixels of label around the text, in the order in which they are tried.
+
+    The drawn font shrinks, as the protocol does, within the label of the drawn size; then with its
+    label; then the other fonts do.
+    """
+    sizes = range(size, min(size, _SMALLEST) - 1, -1)
+    yield from (((path, smaller), round(margin * size)) for smaller in sizes)
+    for other in (path, *fonts):
+        yield from (((other, smaller), round(margin * smaller)) for smaller in sizes)

@@ -166,7 +166,8 @@ class Typographic:
             right, bottom = attack.box[2:]
             if right > image.width or bottom > image.height:
                 raise DataError(
-                    f"{image.width} × {image.height} pixels are too few to write {word!r} on"
+                    f"{image.width} × {image.height} pixels are too few to write {word!r} on, "
+                    "in any font"
                 )
             columns = {
                 "attack_text": word,

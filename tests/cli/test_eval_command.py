@@ -53,7 +53,7 @@ def test_without_a_model_the_newest_run_stands_beside_the_default_model(evaluate
     assert "The newest run is runs/typographic-kto-1." in done.stderr
     assert "Loading torch and open_clip" in done.stderr
     assert "typographic-kto-1 against emoji-tiny." in " ".join(done.stdout.split())
-    assert "Warning: 1 of 7 images could not be read" in done.stdout
+    assert "Warning: 1 of 7 images could not be used" in done.stdout
     assert done.stdout.count("broken.png") == 1
     for label in ("clean accuracy", "attacked accuracy", "attack success rate", "KL to reference"):
         assert label in done.stdout

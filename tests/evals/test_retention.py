@@ -90,7 +90,7 @@ class TestTheSuite:
 
     def test_no_image_that_can_be_read(self, context):
         context.dataset.broken = {e.key for e in context.dataset.examples("test")}
-        with pytest.raises(DataError, match="None of the 24 images can be read"):
+        with pytest.raises(DataError, match="None of the 24 images can be used"):
             RetentionSuite().run(context)
 
     def test_options_are_checked_by_name(self):

@@ -74,7 +74,7 @@ def test_an_image_that_cannot_be_read_is_left_out(gallery, models):
     assert retrieve(QUERY, models[:1], dataset=gallery, k=50).gallery == 8
     for path in gallery.parent.glob("*.png"):
         path.write_bytes(b"not an image")
-    with pytest.raises(DataError, match="None of the 9 images can be read"):
+    with pytest.raises(DataError, match="None of the 9 images can be used"):
         retrieve(QUERY, models[:1], dataset=gallery)
 
 

@@ -17,7 +17,7 @@ def test_unreadable_images_are_counted_named_and_never_silent(eyes, shapes, pain
     assert result.metrics["clean_accuracy"].n == 22
     assert result.metrics["attacked_accuracy"].n == 44
     assert result.warnings == [
-        "2 of 24 images could not be read and are left out: leaf-0-0 (the file is "
+        "2 of 24 images could not be used and are left out: leaf-0-0 (the file is "
         "truncated); stone-2-1 (the file is truncated)."
     ]
     assert [r["key"] for r in rows if "unreadable" in r] == ["leaf-0-0", "stone-2-1"]
@@ -29,7 +29,7 @@ def test_images_too_small_for_a_word_are_counted_too(eyes, shapes):
         def image(self, example):
             return super().image(example).resize((5, 5))
 
-    with pytest.raises(DataError, match=r"None of the 24 images can be read.*5 × 5 pixels"):
+    with pytest.raises(DataError, match=r"None of the 24 images can be used.*5 × 5 pixels"):
         run(eyes("right"), Tiny())
 
 

@@ -110,7 +110,7 @@ def test_no_interval_is_no_bracket():
 @pytest.mark.parametrize("split", ["test", "a-split-with-a-very-long-name-" * 6])
 def test_no_line_is_wider_than_100_columns(split):
     dataset = DatasetIdentity(name="emoji", split=split, fingerprint="f", licence="CC0", n=100)
-    wide = result(dataset=dataset, warnings=["3 of 103 images could not be read. " * 9])
+    wide = result(dataset=dataset, warnings=["3 of 103 images could not be used. " * 9])
     text = summary_table([wide, wide], details=True)
     assert max(map(len, text.splitlines())) <= WIDTH
     assert text.count("Warning: 3 of 103") == 2

@@ -73,6 +73,22 @@ def test_a_long_word_is_shrunk_until_it_fits(style):
     assert long.box[2] <= 96
 
 
+@pytest.mark.parametrize(
+    ("word", "side", "seed", "font", "size", "box"),
+    [
+        # a label as wide as for the drawn size
+        ("hummingbird", 96, 3, "montserrat", 11, (1, 47, 94, 66)),
+        # a label that shrinks, too; and another font than the one drawn, which has no room
+        ("hummingbird", 32, 1, "montserrat", 4, (0, 8, 32, 15)),
+        ("pneumonoultramicroscopic", 64, 1, "bitter", 4, (0, 16, 59, 23)),
+    ],
+)
+def test_what_does_not_fit_gives_way_in_a_fixed_order(word, side, seed, font, size, box):
+    image = Image.new("RGB", (side, side))
+    _, attack = draw_attack(image, word, random.Random(seed), style="note")
+    assert (attack.font, attack.size, attack.box) == (font, size, box)
+
+
 def test_a_given_size_is_used():
     assert draw_attack(GREY, "ox", random.Random(0), style="note", size=33)[1].size == 33
 

@@ -157,7 +157,8 @@ def _transformed(folder: Path) -> Card:
     made = read_yaml_mapping(folder / _TRANSFORM)
     source = str(made.get("source", ""))
     facts = {"transform": made.get("method"), "made from": public(source)}
-    for name, value in (made.get("transform") or {}).items():
+    edit = made.get("transform") or {}
+    for name, value in edit.items():
         if isinstance(value, str | int | float) and "/" not in str(value):
             facts[name] = value
     data: dict[str, str] = {}
@@ -168,10 +169,25 @@ def _transformed(folder: Path) -> Card:
         folder.name,
         base,
         f"{public(source)}, edited without training by clipalign: {made.get('method')}.",
-        {name: str(value) for name, value in facts.items()},
+        {name: str(value) for name, value in facts.items()} | _turned(edit),
         data,
         licence=_EMBEDDED_LICENCE if base == EMBEDDED else None,
     )
+
+
+def _turned(edit: Mapping[str, Any]) -> dict[str, str]:
+    """The maps that a model was turned by, each with its t; and of a neutral one t*."""
+    maps = edit.get("maps") or []
+    facts = {
+        f"map {number}" if len(maps) > 1 else "map": f"of {public(part['run'])}, t = {part['t']:g}"
+        for number, part in enumerate(maps, 1)
+    }
+    if neutral := edit.get("neutral"):
+        bounds = neutral["interval"]
+        sure = f" [{bounds['low']:.3f}, {bounds['high']:.3f}]" if bounds else ""
+        level = f" ({100 * bounds['level']:g} %)" if bounds else ""
+        facts[f"neutral t* of {neutral['concept']}"] = f"{neutral['t']:.3f}{sure}{level}"
+    return facts
 
 
 def _data(run: Path) -> dict[str, str]:

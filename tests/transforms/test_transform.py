@@ -99,6 +99,11 @@ def test_auto_finds_t_on_the_validation_split_of_a_table(run, people, tmp_path, 
     assert 0 <= neutral["t"] <= 1
     assert neutral["interval"]["low"] <= neutral["interval"]["high"]
     assert result.transform.statement().startswith("t* = ")
+    card = (tmp_path / "out" / "README.md").read_text()
+    low, high = (neutral["interval"][end] for end in ("low", "high"))
+    assert f"| map | of a, t = {neutral['t']:g} |" in card
+    star = f"{neutral['t']:.3f} [{low:.3f}, {high:.3f}] (95 %)"
+    assert f"| neutral t* of {neutral['concept']} | {star} |" in card
 
 
 def test_a_context_is_shared_between_a_scan_and_a_transform(run, people, tmp_path):

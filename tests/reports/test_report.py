@@ -100,6 +100,13 @@ def test_several_runs_on_the_same_images_share_a_table(world):
     assert [r.name for r in boards[1].key_figures[:1]] == ["gender_accuracy"]
 
 
+def test_the_large_figures_of_one_among_several_runs_say_whose_they_are(world, whole):
+    heading = f"{world.people.name}: {boards_of(find_sources([world.people]))[0].title}"
+    assert ("section", "aria-label", heading) in whole[1].attributes
+    alone = Page(report(world.people, output=world.root / "alone.html").path)
+    assert ("section", "aria-label", heading) not in alone.attributes
+
+
 def test_a_difference_within_chance_is_not_called_a_change(world):
     (board,) = boards_of(find_sources([world.people]))
     for row in (*board.aims, *board.costs, *board.others):

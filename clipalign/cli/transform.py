@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +34,11 @@ from clipalign.plugins import registry
 from clipalign.transforms.scan_values import parse_scan
 
 app = typer.Typer()
+
+_FLAGS = ("t", "epsilon", "range", "alpha", "against", "calibration")
+"""Options of methods that have a flag of their own; others are given by --set."""
+_OF_AUTO = ("epsilon", "range", "resamples", "seed")
+"""Options of `power` that say how t is found."""
 
 
 @app.command()
@@ -79,7 +84,10 @@ def transform(
             metavar="RUN=T", help="power: map of another run that goes before. May be repeated."
         ),
     ] = None,
-    k: Annotated[int, typer.Option("--top", min=1, help="--scan: images retrieved.")] = 10,
+    k: Annotated[
+        int | None,
+        typer.Option("--top", min=1, help="--scan: images retrieved; 10 if left out."),
+    ] = None,
     alpha: Annotated[
         str | None,
         typer.Option(
@@ -158,8 +166,10 @@ def transform(
             "--split says where --scan measures, and does not go with --t: nothing is fitted "
             "on a split of choice."
         )
-    _check(method, scan, "t" in options)
+    _check(method, scan, options, k)
     check_words(form, push)
+    if not makes:
+        _check_scan_alone(options, {"--format": form, "--push": push})
     values = parse_scan(scan) if scan else []
     out.load("torch", "open_clip")
     from clipalign.transforms.scan_files import keep_scan, write_scan
@@ -183,7 +193,7 @@ def transform(
     )
     document: dict[str, Any] = {}
     lines: list[str] = []
-    scanned = run_scan(context, values, after=before, k=k, reporter=out) if values else None
+    scanned = run_scan(context, values, after=before, k=k or 10, reporter=out) if values else None
     folder = output or Path("models") / f"{default_name(context)}-scan"
     if makes:
         result = with_near_paths(
@@ -207,16 +217,40 @@ def transform(
     out.result(document, "\n".join(line for line in lines if line))
 
 
-def _check(method: str, scan: str | None, has_t: bool) -> None:
+def _check(method: str, scan: str | None, options: Mapping[str, Any], k: int | None) -> None:
     if method != "power" and scan:
         raise UsageError(
             f"--scan tries many values of t, so it goes with --method power and not with {method}. "
             "Give one --alpha at a time."
         )
-    if method == "power" and not scan and not has_t:
+    if method == "power" and not scan and "t" not in options:
         raise UsageError(
             "Say which t: --t 0.4, --t auto for the neutral one, or --scan -2:1.2:0.1 for a table."
         )
+    if k is not None and not scan:
+        raise UsageError("--top says how many images --scan retrieves, and there is no --scan.")
+    if method == "power" and options.get("t", "auto") != "auto":
+        idle = [_flag(name) for name in _OF_AUTO if name in options]
+        if idle:
+            raise UsageError(
+                f"{idle[0]} says how --t auto finds t, and does not go with a t that is given."
+            )
+
+
+def _check_scan_alone(options: Mapping[str, Any], of_model: Mapping[str, str | None]) -> None:
+    """Refuse what says how a model is made or written, where none is."""
+    idle = [_flag(name) for name in options if name != "after"]
+    idle += [name for name, value in of_model.items() if value is not None]
+    if idle:
+        raise UsageError(
+            f"--scan alone makes no model, so {', '.join(idle)} would change nothing: add --t, or "
+            f"leave {'them' if len(idle) > 1 else 'it'} out."
+        )
+
+
+def _flag(name: str) -> str:
+    """An option of a method as it is given."""
+    return f"--{name}" if name in _FLAGS else f"--set {name}"
 
 
 def _number(name: str, text: str | None) -> float | str | None:

@@ -17,6 +17,7 @@ from clipalign.cli.flags import (
     model_argument,
     output_option,
 )
+from clipalign.errors import UsageError
 
 app = typer.Typer()
 
@@ -62,6 +63,11 @@ def export(
 
     out = Console(json=as_json, quiet=quiet)
     check_words(form, push)
+    if public and push is None:
+        raise UsageError(
+            "--public is of the repository that --push makes, and nothing is pushed: name one with "
+            "--push hf-hub:ORG/NAME, or leave --public out."
+        )
     check_dtype(dtype, parse_format(form))
     out.load("torch")
     from clipalign.evals.publish import export as run_export

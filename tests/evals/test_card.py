@@ -199,7 +199,7 @@ def test_the_command_exports_and_train_refuses_a_format_before_it_trains(command
     assert done.returncode == ModelError.exit_code
     assert "ResNet image tower" in done.stderr
     assert not (tmp_path / "run").exists()
-    for words in (["--format", "onx"], ["--push", "me/apples"]):
+    for words in (["--format", "onx"], ["--push", "me/apples"], ["--public"]):
         done = command("export", str(run[0]), *words)
         assert done.returncode == UsageError.exit_code
         assert "Traceback" not in done.stderr

@@ -44,5 +44,5 @@ def load_lines(form: str, directory: str = ".", hub: str | None = None) -> Seque
         f"image = onnxruntime.InferenceSession({directory + '/image.onnx'!r})",
         f"text = onnxruntime.InferenceSession({directory + '/text.onnx'!r})",
         f"about = json.load(open({directory + '/clipalign_onnx.json'!r}))",
-        "# logits = about['logit_scale'] * image_features @ text_features.T + logit_bias",
+        "# logits = about['logit_scale'] * image_features @ text_features.T + about['logit_bias']",
     )

@@ -2,7 +2,7 @@
 
     image.onnx         pixels [N, 3, H, W] float32, normalised → features [N, d] float32, unit norm
     text.onnx          tokens [N, L] int64 → features [N, d] float32, unit norm
-    clipalign_onnx.json  preprocessing, tokeniser, logit scale and bias
+    clipalign_onnx.json  preprocessing, tokeniser, logit scale and bias (0 where there is none)
 
 N is free. The logits are logit_scale · image features · text featuresᵀ + logit_bias. Both files are
 run by onnxruntime on random inputs of two batch sizes before they count as written.
@@ -161,7 +161,7 @@ def _about(model: LoadedModel, names: dict[str, str]) -> dict[str, Any]:
             "kwargs": text_cfg.get("tokenizer_kwargs") or {},
         },
         "logit_scale": float(model.logit_scale),
-        "logit_bias": None if model.logit_bias is None else float(model.logit_bias),
+        "logit_bias": 0.0 if model.logit_bias is None else float(model.logit_bias),
     }
 
 

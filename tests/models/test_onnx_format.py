@@ -32,7 +32,7 @@ def check(model, directory, photo, pixels):
         (image,) = session["image"].run(None, {about["image"]["input"]: images.numpy()})
         tokens = model.tokenize(TEXTS[:count]).numpy()
         (text,) = session["text"].run(None, {about["text"]["input"]: tokens})
-        logits = about["logit_scale"] * image @ text.T + (about["logit_bias"] or 0.0)
+        logits = about["logit_scale"] * image @ text.T + about["logit_bias"]
         with torch.no_grad():
             features = model.encode_image(images), model.encode_text(TEXTS[:count])
             expected = model.clip.get_logits(images, model.tokenize(TEXTS[:count]))[0]

@@ -65,7 +65,7 @@ def list_(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """List the runs below a folder.
+    """List the runs that lie directly in a folder.
 
     A KEY is a column, a key of the configuration (train.lr), a number of the log (loss), or a
     metric of a result: attacked_accuracy for that of the split test (without one, of the first
@@ -109,8 +109,9 @@ def list_(
         [f"{_cell(d[c])} ({of[c]})" if c in of else _cell(d[c]) for c in columns]
         for d, of in zip(documents, splits, strict=True)
     ]
-    of = f" of which this holds: {', '.join(where)}" if where and runs else ""
-    nothing = f"There are no runs in {root}{of}."
+    nothing = f"There are no runs directly in {root}."
+    if where and runs:
+        nothing = f"There are no runs in {root} of which this holds: {', '.join(where)}."
     text = table([c.upper() for c in columns], rows) if rows else nothing
     Console(json=as_json, quiet=quiet).result(documents, text)
 

@@ -1,8 +1,9 @@
 """What a report is made from: runs, results and scans of t, found from the paths that are named.
 
-A path is a run (runs/kto), a folder of results (results/), one result (results/typographic.json;
-the run that it lies in comes with it), a model that has results of its own (models/neutral), or a
-scan (a folder with scan.json, or that file).
+A path is a run (runs/kto), a folder of results (results/) or of such folders, as `eval` makes of
+several models, one result (results/typographic.json; the run that it lies in comes with it), a
+model that has results of its own (models/neutral), or a scan (a folder with scan.json, or that
+file).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from clipalign.transforms.scan_files import KEPT
 __all__ = ["Measured", "Source", "find_sources"]
 
 _MAX_BYTES = 1 << 28
+_COMPARED = "compare.json"
 _SCANS = ({"concept", "values", "k", "images"}, {"dataset", "split", "images"})
 """Keys of a scan of a concept, and of one of written words."""
 
@@ -115,7 +117,7 @@ def find_sources(paths: Sequence[str | os.PathLike[str]]) -> list[Source]:
     if not paths:
         raise UsageError("Name a run, a result or a scan to report on.")
     found: list[Source] = []
-    for path in dict.fromkeys(Path(p) for p in paths):
+    for path in dict.fromkeys(each for p in paths for each in _parts(Path(p))):
         source = _source(path)
         same = next((s for s in found if s.run and source.run and s.run == source.run), None)
         if same is None:
@@ -125,12 +127,26 @@ def find_sources(paths: Sequence[str | os.PathLike[str]]) -> list[Source]:
     return _told_apart(found)
 
 
+def _parts(path: Path) -> list[Path]:
+    """The folders of results that a folder holds which is nothing itself; else the folder."""
+    if not path.is_dir() or _is_something(path) or any(path.glob("*.json")):
+        return [path]
+    within = (sub for sub in sorted(path.iterdir()) if sub.is_dir() and not _is_something(sub))
+    return [sub for sub in within if any(sub.glob("*.json"))] or [path]
+
+
+def _is_something(folder: Path) -> bool:
+    """Whether a folder is a run, or a model."""
+    return is_run(folder) or (folder / CONFIG_NAME).is_file()
+
+
 def _source(path: Path) -> Source:
     if not path.exists():
         near = [str(p) for p in path.parent.glob("*")] if path.parent.is_dir() else []
         raise UsageError(
             f"There is no file or directory {path}.{near_matches(str(path), near) if near else ''}"
         )
+    _check_no_comparison(path if path.is_dir() else path.parent)
     scan = path / KEPT if path.is_dir() else path
     if scan.name == KEPT and scan.is_file() and not is_run(path):
         return Source(_name(scan.parent), path, scan=_scan(scan))
@@ -151,6 +167,21 @@ def _source(path: Path) -> Source:
             f"{runs_within(path) or ' `clipalign runs list` shows the runs that there are.'}"
         )
     return Source(_name(path), path, results=results)
+
+
+def _check_no_comparison(folder: Path) -> None:
+    """Refuse a comparison, which has a report of its own.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if (folder / _COMPARED).is_file():
+        cells = [cell for cell in sorted(folder.glob("cells/*")) if cell.is_dir()]
+        named = f": clipalign report {shlex.quote(str(cells[0]))}" if cells else "."
+        raise UsageError(
+            f"{folder} is a comparison. What it came to is in {folder / 'compare.md'}. To look at "
+            f"its models, report on their cells{named}"
+        )
 
 
 def _of_run(path: Path) -> Source:

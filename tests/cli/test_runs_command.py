@@ -43,7 +43,7 @@ def test_list_shows_each_run_in_natural_order(command, run):
 
 
 def test_a_folder_without_runs_says_so(command, tmp_path):
-    assert command("runs", "list").stdout == "There are no runs in runs.\n"
+    assert command("runs", "list").stdout == "There are no runs directly in runs.\n"
     assert find_runs(tmp_path / "nowhere") == []
 
 

@@ -372,17 +372,30 @@ def test_plots_are_files_and_the_same_each_time(world, tmp_path):
     ("what", "error", "words"),
     [
         ("nowhere", UsageError, "There is no"),
-        ("", UsageError, "neither a run"),
+        ("empty", UsageError, "neither a run"),
+        ("e1", UsageError, r"is in .*e1/compare\.md.*clipalign report .*e1/cells/kto-s0"),
+        ("e1/compare.json", UsageError, "is a comparison"),
         ("results/broken.json", DataError, "not a JSON result"),
     ],
 )
 def test_wrong_paths_say_what_is_wrong(tmp_path, what, error, words):
-    (tmp_path / "results").mkdir()
+    for folder in ("results", "empty", "e1/cells/kto-s0"):
+        (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "results" / "broken.json").write_text("{")
+    (tmp_path / "e1" / "compare.json").write_text("{}")
     with pytest.raises(error, match=words):
         report(tmp_path / what)
     with pytest.raises(UsageError, match="Name a run"):
         report()
+
+
+def test_a_folder_of_folders_of_results_is_read_as_each_of_them(world, tmp_path):
+    for run in (world.first, world.second):
+        shutil.copytree(run / "results", tmp_path / "res" / run.name)
+    (tmp_path / "res" / "empty").mkdir()
+    sources = find_sources([tmp_path / "res"])
+    assert [source.name for source in sources] == [world.first.name, world.second.name]
+    assert boards_of(sources)[0].columns == (world.first.name, world.second.name)
 
 
 def test_the_commands_make_the_results_again(world):

@@ -150,7 +150,7 @@ def step_logged(run_dir: Path, step: int, metrics: Mapping[str, Any]) -> None:
     Args:
         run_dir: the run directory.
         step: optimiser steps done, from 1.
-        metrics: what the line says; a copy.
+        metrics: what the line says besides the step; a copy.
     """
 
 
@@ -171,5 +171,5 @@ def run_finished(run_dir: Path, summary: Mapping[str, Any]) -> None:
 
     Args:
         run_dir: the run directory.
-        summary: what `train` returns and prints under `--json`; a copy.
+        summary: what `train` returns and prints under `--json`, its paths absolute; a copy.
     """

@@ -58,9 +58,11 @@ def plot_front(panel: Panel, stem: Path) -> list[Path]:
     plots[0].set_ylabel(_words(first))
     handles, labels = plots[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize="small")
+    front = f"filled: on the front of all {len(others) + 1} axes; "
+    if all(row.on_front is None for row in rows):
+        front = ""
     figure.suptitle(
-        f"{panel_title(panel)}\n{panel_seeds(panel)}; "
-        f"filled: on the front of all {len(others) + 1} axes; bars: 95 % intervals",
+        f"{panel_title(panel)}\n{panel_seeds(panel)}; {front}bars: 95 % intervals",
         fontsize="small",
     )
     return [_save(figure, stem, ".png"), _save(figure, stem, ".svg")]

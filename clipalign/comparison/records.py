@@ -97,18 +97,19 @@ def read_record(plan: Plan, cell: Cell) -> Record:
         if digest not in (None, sha256_bytes(canonical_json(document))):
             raise ValueError("it was changed after it was written")
         record = Record(**document)
+        kept = [{k: v for k, v in e.items() if k not in SHOWN} for e in record.evaluations]
     except FileNotFoundError:
         return Record()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(
-            f"{path} is not the record of a cell ({error}). Remove it to make the cell again."
+            f"{path} is not the record of a cell ({error}). To make the cell again, remove it and "
+            f"{plan.folder(cell)}."
         ) from None
     if version != SCHEMA_VERSION:
         raise RunError(
             f"{path} has version {version!r} of the records, and this clipalign reads version "
             f"{SCHEMA_VERSION}. Choose another --output."
         )
-    kept = [{k: v for k, v in e.items() if k not in SHOWN} for e in record.evaluations]
     record = replace(record, evaluations=kept)
     files = [plan.folder(cell) / file for each in record.results.values() for file in each]
     if record.state == "finished" and not all(map(is_whole, files)):

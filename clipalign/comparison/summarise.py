@@ -110,10 +110,16 @@ def _read(
     plan: Plan, cell: Cell, record: Record, cache: dict[Path, dict[str, Units]]
 ) -> Iterator[tuple[str, _Measured]]:
     """The results of a cell, each with the evaluation of the plan that it is of."""
-    everything = {
-        label: [(p, read_result(p)) for p in (plan.folder(cell) / f for f in files)]
-        for label, files in measured(plan, record).items()
-    }
+    try:
+        everything = {
+            label: [(p, read_result(p)) for p in (plan.folder(cell) / f for f in files)]
+            for label, files in measured(plan, record).items()
+        }
+    except DataError as error:
+        raise DataError(
+            f"{error} To measure this cell again, remove that file; to measure all cells again: "
+            f"clipalign compare {plan.output} --all"
+        ) from None
     siblings = [pair for pairs in everything.values() for pair in pairs]
     for label, pairs in everything.items():
         for path, result in pairs:
@@ -127,21 +133,21 @@ def _panel(
     results: Sequence[_Measured],
 ) -> Panel:
     first = results[0].result
-    axes = evaluation.axes_of_suite()
+    better = {a.metric: a for a in evaluation.axes_of_suite()}
     known: dict[str, MetricValue] = {}
     for m in results:
         known = {**m.result.metrics, **known}
     warnings = [
-        f"There is no metric {name!r} in the results of {evaluation.label}."
+        f"There is no metric {name!r} in the results of {evaluation.label}"
+        + (", so there is no front." if name in better else ".")
         + near_matches(name, known)
-        for name in [*(a.metric for a in axes), *evaluation.show]
+        for name in dict.fromkeys([*better, *evaluation.show])
         if name not in known
     ]
     if any(m.result.suite_version != first.suite_version for m in results):
         warnings.append("Cells were measured by different versions of the suite. Measure again.")
     if len({m.result.against.sha256 for m in results if m.result.against}) > 1:
         warnings.append(f"Cells were measured against different weights of {model}.")
-    better = {a.metric: a for a in axes}
     columns = [
         Column(
             metric=name,
@@ -168,7 +174,7 @@ def _panel(
                 f"way is better in the recipe, axes: [{{metric: {c.metric}, better: lower}}]."
             )
     beaten: dict[str, list[str]] = {}
-    if axis and all(c.higher_is_better is not None for c in axis):
+    if axis and len(axis) == len(better) and all(c.higher_is_better is not None for c in axis):
         points = {
             name: [row[c.metric].mean for c in axis]
             for name, row in entries.items()

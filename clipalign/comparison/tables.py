@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
@@ -89,12 +91,12 @@ def notes(panel: Panel) -> list[str]:
         tested = sum(test.p_value is not None for test in counted)
         said.append(
             "Differences are paired by image (or query), shares in points; p is not corrected for "
-            f"there being {tested} tests."
+            f"there being {tested} test{'s'[: tested != 1]}."
         )
         if named := named_tests(counted):
             said.append(f"p is that of {named}.")
     said += [_paired(row, panel) for row in panel.rows if row.paired_seeds is not None]
-    if any(row.on_front is None for row in panel.rows) and any(c.axis for c in panel.columns):
+    if any(c.axis and c.metric not in row.entries for row in panel.rows for c in panel.columns):
         said.append("Front –: an axis was not measured.")
     return [*said, *(f"Warning: {w}" for w in panel.warnings)]
 
@@ -126,7 +128,7 @@ def markdown(summary: Summary, pictures: dict[int, str]) -> str:
         if rows:
             lines += [*_pipes(headers, rows), ""]
     lines += [f"- {line}" for line in failures(summary)]
-    return "\n".join(lines).rstrip() + "\n"
+    return _literal("\n".join(lines)).rstrip() + "\n"
 
 
 def terminal(summary: Summary, align: Align, wrap: Callable[[str], str] = str) -> str:
@@ -198,6 +200,11 @@ def _front(row: TableRow) -> str:
         return "yes"
     first, *others = row.dominated_by
     return f"no: {first}" + (f" and {len(others)} more" if others else "")
+
+
+def _literal(text: str) -> str:
+    """Text in which nothing is a tag or a character reference of HTML."""
+    return re.sub(r"<(?=[a-zA-Z/!?])|&(?=#?\w+;)", lambda found: html.escape(found[0]), text)
 
 
 def _pipes(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -18,7 +18,9 @@ _ABBREVIATIONS = {"kl": "KL", "asr": "ASR", "ece": "ECE", "ndkl": "NDKL", "od": 
 def number(value: float, unit: str, sign: str = "-") -> str:
     """A share in percent with one decimal, anything else with four."""
     text = f"{100 * value:{sign}.1f}" if unit == "share" else f"{value:{sign}.4f}"
-    return text.replace("-", "") if float(text) == 0 else text  # no -0.0
+    if float(text) == 0:  # no -0.0
+        return text.replace("-", "+" if sign == "+" else "")
+    return text
 
 
 def interval(bounds: Interval | None, unit: str, sign: str = "-") -> str:

@@ -19,7 +19,9 @@ from clipalign.comparison.summarise import summarise
 from clipalign.comparison.summary import Summary
 from clipalign.comparison.tables import markdown, terminal
 from clipalign.comparison.write import read_summary
-from clipalign.errors import DataError
+from clipalign.errors import DataError, RunError
+from clipalign.evals.statistics import Interval
+from clipalign.evals.words import interval
 from tests.comparison.conftest import made_up_result
 
 
@@ -163,6 +165,10 @@ def test_a_difference_over_fewer_seeds_than_the_columns_says_which(study):
     note = "Differences of robust to dull are over the seeds that both have: 1."
     assert note in markdown(summary, {})
     assert note in terminal(summary, table)
+    content["evaluate"] = [{"suite": "typographic", "axes": ["clean_accuracy"]}]
+    content["methods"] = {name: content["methods"][name] for name in ("reference", "robust")}
+    one = summarise(make_plan(content, study.output, check_options=False))
+    assert "for there being 1 test. " in markdown(one, {})
     (study.folder("dull-s1") / "results" / "a.json").unlink()
     assert "robust and dull have no seed in common: no difference." in markdown(summarise(plan), {})
 
@@ -183,14 +189,26 @@ def test_an_axis_that_no_result_has_is_named_with_its_neighbours(study):
     content = study.recipe.model_dump(exclude_defaults=True)
     content["evaluate"] = [{"suite": "typographic", "axes": ["attacked_acuracy"]}]
     [panel] = summarise(make_plan(content, study.output, check_options=False)).panels
-    assert "Did you mean 'attacked_accuracy'" in panel.warnings[0]
+    assert "so there is no front. Did you mean 'attacked_accuracy'" in panel.warnings[0]
     assert all(r.on_front is None for r in panel.rows)
+    content["evaluate"][0]["axes"] += ["clean_accuracy", "kl_to_reference"]
+    summary = summarise(make_plan(content, study.output, check_options=False))
+    assert all(r.on_front is None for r in summary.panels[0].rows)  # of fewer axes it were another
+    assert "an axis was not measured" not in markdown(summary, {})
 
 
 def test_a_result_that_was_changed_afterwards_is_refused(study):
     path = study.folder("dull-s0") / "results" / "a.json"
     path.write_text(path.read_text().replace("0.25", "0.95", 1))
-    with pytest.raises(DataError, match="was changed after it was written"):
+    again = f"clipalign compare {study.output} --all"
+    with pytest.raises(DataError, match=f"was changed after it was written.*{again}"):
+        summarise(study)
+
+
+def test_a_record_that_was_changed_afterwards_is_refused(study):
+    path = study.output / "cells" / "dull-s0.json"
+    path.write_text(path.read_text().replace("dull", "dill", 1))
+    with pytest.raises(RunError, match=f"remove it and {study.folder('dull-s0')}"):
         summarise(study)
 
 
@@ -255,6 +273,18 @@ def test_the_terminal_is_never_overrun(study, width):
     )
     assert "robust" in text
     assert max(map(len, text.splitlines())) <= width
+
+
+def test_in_markdown_no_text_is_a_tag(study):
+    content = {**study.recipe.model_dump(exclude_defaults=True), "title": "a < b & <b>&amp;</b>"}
+    text = markdown(summarise(make_plan(content, study.output, check_options=False)), {})
+    assert text.startswith("# a < b & &lt;b>&amp;amp;&lt;/b>\n")
+
+
+def test_a_zero_has_the_sign_of_its_neighbours():
+    bounds = Interval(low=-0.00001, high=0.0002, level=0.95, method="")
+    assert interval(bounds, "nats", "+") == " [+0.0000, +0.0002]"
+    assert interval(bounds, "nats") == " [0.0000, 0.0002]"
 
 
 def test_markdown_says_n_seeds_and_what_the_brackets_are(study):

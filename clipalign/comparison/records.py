@@ -193,7 +193,8 @@ def check_definitions(plan: Plan, *, to_be_made: bool) -> None:
     Args:
         plan: whose cells lie there.
         to_be_made: also refuse cells that were trained or edited with other defaults than today's,
-            where others are still to be, which could not stand beside them. Imports torch.
+            where others are still to be, which could not stand beside them, and what was made of a
+            cell that is to be made again. Imports torch.
 
     Raises:
         RunError: naming every such cell and where it differs.
@@ -214,6 +215,8 @@ def check_definitions(plan: Plan, *, to_be_made: bool) -> None:
         changed = [*_differences(recorded, json.loads(json.dumps(cell.document())))]
         if changed:
             problems.append(f"{folder} differs in {', '.join(changed[:5])}")
+        elif to_be_made and cell.source and not _holds_something(plan.folder(cell.source)):
+            problems.append(f"{folder} was made from {cell.source}, which is gone")
         elif cell.kind in open_kinds:
             before = record.taken
             if not before and cell.kind == "train" and is_run(folder):

@@ -16,6 +16,7 @@ from clipalign.cli.app import run as run_command
 from clipalign.comparison import compare as module
 from clipalign.comparison.defaults import taken
 from clipalign.comparison.plan import make_plan
+from clipalign.comparison.records import check_definitions
 from clipalign.errors import Interrupted, RunError
 from tests.conftest import Notes
 
@@ -307,6 +308,15 @@ def test_all_options_of_a_cell_are_recorded(tmp_path: Path) -> None:
     assert a["train.averaging_options"] == {"alpha": 0.7}
     assert b["train.averaging_options"] == {"decay": 0.99}
     assert c == {"transform_options": {"alpha": "auto", "against": None, "metric": None}}
+
+
+def test_what_was_made_of_a_cell_that_is_gone_is_refused(
+    made: Any, tiny: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(made.output, output, ignore=shutil.ignore_patterns("kto-s0"))
+    with pytest.raises(RunError, match="half-s0 was made from kto-s0, which is gone"):
+        check_definitions(make_plan(recipe(tiny), output), to_be_made=True)
 
 
 @pytest.mark.parametrize("flag", ["--dry-run", "--report-only"])

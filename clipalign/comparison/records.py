@@ -225,7 +225,7 @@ def check_definitions(plan: Plan, *, to_be_made: bool) -> None:
                 defaults.append(f"{folder} was made with other defaults of {', '.join(others)}")
     if problems or defaults:
         lines = "\n".join(f"  {p}" for p in [*problems, *defaults])
-        told = f" What is there is told by: clipalign compare {plan.output} --report-only"
+        told = f" What is there is shown by: clipalign compare {plan.output} --report-only"
         raise RunError(
             f"{plan.output} holds cells that another recipe made, or other defaults:\n{lines}\n"
             f"Choose another --output, or remove those folders.{'' if problems else told}"

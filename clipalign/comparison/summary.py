@@ -89,7 +89,7 @@ class Panel(_Strict):
 
 
 class CellRow(_Strict):
-    """What became of a cell."""
+    """What became of a cell; "started" also where it is made and still to be measured."""
 
     name: str
     method: str

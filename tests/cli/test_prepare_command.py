@@ -101,7 +101,7 @@ def test_a_table_is_recognised(prepare, photos):
         (["--set", "attacks_per_imag=3"], 3, "unknown key. Did you mean 'attacks_per_image'?"),
         (["--set", "x"], 2, "--set x: must be KEY=VALUE"),
         (["--set", "x=[1"], 2, "--set x=[1: "),
-        (["--max-side", "-1"], 2, "-1 is not in the range x>=0"),
+        (["--max-side", "-1"], 2, "'--max-side': should be greater than or equal to 0"),
         (["--dataset-set", "view=3"], 3, "view: unknown key. Did you mean 'views'?"),
     ],
 )

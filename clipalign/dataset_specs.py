@@ -32,7 +32,7 @@ DatasetSpec: TypeAlias = Annotated[str, "dataset"]
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 _ENDINGS = ", ".join([*TABLES, ".tar"])
 _ROWS = "metadata.jsonl"  # of each split of a prepared set
-_SAVED = ("state.json", "dataset_dict.json")  # by the library `datasets`
+_SAVED = (["dataset_dict.json"], ["state.json", "dataset_info.json"])  # of the library `datasets`
 
 
 def is_table(path: str | Path) -> bool:
@@ -119,7 +119,7 @@ def _check_folder(spec: str) -> None:
             f"{spec} {what} a prepared set of preferences; a dataset is the labelled images that "
             f"such a set is made of. To train on it: clipalign train --data {shlex.quote(shown)}"
         )
-    if any(os.path.isfile(os.path.join(spec, name)) for name in _SAVED):
+    if any(all(os.path.isfile(f"{spec}/{name}") for name in names) for names in _SAVED):
         raise UsageError(
             f"{spec} was written by the library datasets (save_to_disk): name it as "
             f"huggingface:{spec}."

@@ -16,6 +16,7 @@ from clipalign.text import JOINERS, can_be_printed
 __all__ = [
     "DEFAULT_TEMPLATES",
     "SPLIT_NAMES",
+    "Label",
     "Template",
     "in_order",
     "label_advice",
@@ -84,6 +85,10 @@ def label_text(label: str) -> str:
     Composed (NFC: a Mac writes é as two characters), single plain spaces, none at the ends.
     """
     return _SPACES.sub(" ", unicodedata.normalize("NFC", label.strip()))
+
+
+Label = Annotated[str, AfterValidator(label_text)]
+"""The name of a class, as an option gives it."""
 
 
 def label_problem(label: str) -> str | None:

@@ -19,6 +19,7 @@ from clipalign.datasets.images import MAX_BYTES, UnreadableImage, read_image
 from clipalign.datasets.options import (
     DEFAULT_TEMPLATES,
     SPLIT_NAMES,
+    Label,
     Template,
     in_order,
     label_problem,
@@ -71,7 +72,7 @@ class WebDataset:
         label: str | None = Field(
             None, description="Value of the JSON, cls or txt, for the class; null for label or cls."
         )
-        classnames: tuple[str, ...] | None = Field(
+        classnames: tuple[Label, ...] | None = Field(
             None, min_length=2, description="Names that numbers stand for, from 0."
         )
         templates: tuple[Template, ...] = Field(
@@ -85,8 +86,7 @@ class WebDataset:
         self.templates: Sequence[str] = self.options.templates
         self.shards = _shards(self.options.path)
         self._root = _root(self.options.path, self.shards)
-        names = self.options.classnames or _names_beside(self.shards[0])
-        self._names = names and tuple(map(label_text, names))
+        self._names = self.options.classnames or _names_beside(self.shards[0])
         self._examples: dict[str, list[Example]] = {}
         self._skipped: dict[str, list[tuple[str, str]]] = {}
         digest = hashlib.sha256()
@@ -282,7 +282,7 @@ def _names_beside(shard: Path) -> tuple[str, ...] | None:
                 lines = read_regular(folder / NAMES).decode("utf-8-sig").splitlines()
             except (OSError, UnicodeDecodeError) as error:
                 raise DataError(f"{folder / NAMES} cannot be read as text: {error}.") from None
-            return tuple(line.strip() for line in lines if line.strip())
+            return tuple(label_text(line) for line in lines if line.strip())
     return None
 
 

@@ -19,7 +19,7 @@ from PIL import Image, ImageFont
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from clipalign.datasets.base import Dataset, Example
-from clipalign.datasets.options import Template, label_advice
+from clipalign.datasets.options import Label, Template, label_advice
 from clipalign.errors import DataError, near_matches
 from clipalign.option_flags import task_option
 from clipalign.tasks import glyphs, lettering, rendering
@@ -60,7 +60,7 @@ class Typographic:
         fonts: tuple[Path, ...] | None = Field(
             None, min_length=1, description="Font files for every split; null for clipalign's own."
         )
-        wrong_classes: tuple[str, ...] | None = Field(
+        wrong_classes: tuple[Label, ...] | None = Field(
             None, min_length=1, description="Names that may be written; null for all classes."
         )
 

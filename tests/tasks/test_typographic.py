@@ -124,6 +124,8 @@ def test_templates_come_from_the_dataset_unless_given():
 def test_words_can_be_limited_to_some_classes():
     task = Typographic(wrong_classes=["eel", "cat"])
     assert {rows(task, seed=s)[0].columns["attack_text"] for s in range(20)} == {"eel"}
+    composed = Shapes("caf\u00e9", "ant")  # as every label is
+    assert Typographic(wrong_classes=["cafe\u0301"]).candidates(composed, "train")
     with pytest.raises(DataError, match=r"names 'cats', which is not a class.*Did you mean 'cat'"):
         Typographic(wrong_classes=["cats"]).candidates(ANIMALS, "train")
     with pytest.raises(DataError, match="no wrong name to write on an image of 'cat'"):

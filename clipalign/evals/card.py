@@ -120,9 +120,7 @@ def run_card(run: Path) -> Card:
         "base model": base,
         "method": _with_options(config.get("method"), config.get("method_options")),
         "trained": config.get("trainable"),
-        "regulariser": _with_options(
-            config.get("regulariser"), {"weight": config.get("regulariser_weight")}
-        ),
+        "regulariser": _regulariser(config),
         "steps": _steps(run, train),
         "batch": train.get("batch_size"),
         "averaging": train.get("averaging"),
@@ -137,6 +135,12 @@ def run_card(run: Path) -> Card:
         _data(run),
         licence=_EMBEDDED_LICENCE if base == EMBEDDED else None,
     )
+
+
+def _regulariser(config: Mapping[str, Any]) -> str | None:
+    """Its name and λ; of none there is nothing to weigh."""
+    name, weight = config.get("regulariser"), config.get("regulariser_weight")
+    return _with_options(name, {} if name == "none" else {"weight": weight})
 
 
 def _steps(run: Path, train: Mapping[str, Any]) -> str:

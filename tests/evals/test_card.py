@@ -15,7 +15,7 @@ import yaml
 
 import clipalign
 from clipalign.errors import ModelError, UsageError
-from clipalign.evals.card import card_of, public, refresh_card
+from clipalign.evals.card import card_of, public, refresh_card, run_card
 from clipalign.evals.results import (
     Comparison,
     DatasetIdentity,
@@ -137,6 +137,12 @@ def test_a_path_shows_its_last_part_and_a_name_the_whole(tmp_path):
     assert public("local-dir:/home/me/model") == "model"
     assert public("hf-hub:org/name") == "hf-hub:org/name"
     assert public("ViT-B-32/openai") == "ViT-B-32/openai"
+
+
+@pytest.mark.parametrize(("name", "said"), [("none", "none"), ("js", "js (weight=3.0)")])
+def test_the_card_of_a_run_without_regulariser_names_no_weight(name, said, tmp_path):
+    (tmp_path / "config.yaml").write_text(f"regulariser: {name}\nregulariser_weight: 3.0\n")
+    assert run_card(tmp_path).facts["regulariser"] == said
 
 
 def test_a_model_of_nobody_says_that_nothing_is_known():

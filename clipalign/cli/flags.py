@@ -44,6 +44,7 @@ __all__ = [
     "run_argument",
     "seed_option",
     "set_option",
+    "with_flags",
 ]
 
 
@@ -202,6 +203,19 @@ def options_of(
         name = key.removeprefix("dataset.")
         (own if name == key else of_dataset)[name] = value
     return own, of_dataset
+
+
+def with_flags(options: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """What --set gives, with the options that have flags of their own; None is one left out.
+
+    Raises:
+        UsageError: one is given both ways.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    for name in given:
+        if name in options:
+            raise UsageError(f"--set {name} is also given by its own flag: give it once.")
+    return {**options, **given}
 
 
 def dataset_options(settings: Iterable[str] | None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from clipalign.cli.flags import (
     output_option,
     seed_option,
     set_option,
+    with_flags,
 )
 from clipalign.errors import Interrupted, UsageError
 from clipalign.plugins import registry
@@ -107,10 +108,8 @@ def prepare(
     out = Console(json=as_json, quiet=quiet)
     given = all_settings(settings, dataset_settings)
     options, of_dataset = options_of(given, "attacks_per_image=3")
-    if attacks_per_image is not None:
-        options["attacks_per_image"] = attacks_per_image
-    if style:
-        options["styles"] = style
+    flags = {"attacks_per_image": attacks_per_image, "styles": style or None}
+    options = with_flags(options, flags)
     from clipalign.tasks.prepare import prepare as run
     from clipalign.tasks.prepare import prepare_part
     from clipalign.tasks.shards import shard_of_environment

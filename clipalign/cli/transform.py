@@ -27,6 +27,7 @@ from clipalign.cli.flags import (
     options_of,
     output_option,
     set_option,
+    with_flags,
 )
 from clipalign.cli.report import report_line
 from clipalign.errors import UsageError
@@ -147,7 +148,7 @@ def transform(
     out = Console(json=as_json, quiet=quiet)
     registry("transforms").entry(method)
     before = _maps(after or ())
-    options: dict[str, Any] = {
+    flags: dict[str, Any] = {
         "t": _number("--t", t),
         "epsilon": epsilon,
         "range": _range(search),
@@ -156,9 +157,8 @@ def transform(
         "against": against,
         "calibration": calibration,
     }
-    options = {name: value for name, value in options.items() if value is not None}
     own, of_dataset = options_of(all_settings(settings, dataset_settings), "resamples=200")
-    options |= own
+    options = with_flags(own, flags)
     check_dataset_is_named(of_dataset, dataset)
     makes = not scan or "t" in options
     if split is not None and makes:

@@ -57,6 +57,20 @@ def test_a_folder_becomes_a_set_and_the_next_command_is_named(prepare, photos, t
     assert PreferenceSet.open(tmp_path / "prefs").manifest.seed == 1
 
 
+@pytest.mark.parametrize(
+    ("flag", "setting"),
+    [
+        (("--style", "note"), "styles=[outlined]"),
+        (("--attacks-per-image", "2"), "attacks_per_image=3"),
+    ],
+)
+def test_an_option_is_given_once(flag, setting, capsys):
+    from clipalign.cli.app import run
+
+    assert run(["prepare", *flag, "--set", setting]) == 2
+    assert f"--set {setting.partition('=')[0]} is also given by its own" in capsys.readouterr().err
+
+
 def test_options_reach_the_task_and_json_is_one_document(prepare, photos, tmp_path):
     done = prepare(
         "--dataset", photos, "-o", "my prefs", "--attacks-per-image", "2", "--style", "note",

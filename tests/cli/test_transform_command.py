@@ -113,6 +113,7 @@ def test_neutral_with_its_scan_as_one_json_document(command, run, people, tmp_pa
         (("--t", "auto", "--top", "3"), "--top says how many images --scan retrieves"),
         (("--scan", "0:1:1", "--epsilon", "0.9"), "--epsilon would change nothing: add --t"),
         (("--scan", "0:1:1", "--format", "onnx"), "--scan alone makes no model"),
+        (("--t", "1", "--set", "t=auto"), "--set t is also given by its own flag"),
         (("--t", "1", "--set", "seed"), "must be KEY=VALUE"),
         (("--t", "1", "--set", "dataset.label_column=null"), "and none is named"),
     ],

@@ -17,6 +17,7 @@ from typing import Any, cast
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from clipalign.dataset_specs import DatasetSpec
 from clipalign.datasets.base import Dataset, Example
 from clipalign.datasets.locate import load_dataset
 from clipalign.errors import DataError
@@ -51,7 +52,7 @@ class Preferences:
         texts: tuple[str, ...] | Path | None = Field(
             None, description="Further texts to choose among: a list, or a file with one a line."
         )
-        keep: str | None = Field(
+        keep: DatasetSpec | None = Field(
             None,
             description="Dataset that the regulariser holds still: a name, folder or table; null "
             "for the images that are judged.",

@@ -60,9 +60,15 @@ def test_options_that_are_files_are_found_too(here) -> None:
         "keep": "folder",
         "keep_options": {"root": f"{here}/photos"},
     }
-    for keep, kept in (("photos", f"{here}/photos"), ("auto", "auto"), ("emoji", "emoji")):
-        held = anywhere(RunConfig(task="concept", task_options={"keep": keep}))
-        assert held.task_options == {"keep": kept}
+    for task, keep, kept in (
+        ("concept", "photos", f"{here}/photos"),
+        ("concept", "auto", "auto"),
+        ("preferences", "photos", f"{here}/photos"),
+        ("preferences", "emoji", "emoji"),
+    ):
+        assert anywhere(RunConfig(task=task, task_options={"keep": keep})).task_options == {
+            "keep": kept
+        }
     fonts = anywhere(RunConfig(task_options={"fonts": ["mine.ttf", "/b.ttf"], "styles": ["note"]}))
     assert fonts.task_options == {"fonts": [f"{here}/mine.ttf", "/b.ttf"], "styles": ["note"]}
     assert anywhere(fonts) == fonts

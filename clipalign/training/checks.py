@@ -76,6 +76,24 @@ def _check_value(batch: PolicyBatch, objective: Objective) -> None:
         )
 
 
+def check_choice(parts: list[Losses], rows: int) -> None:
+    """The images of the first step have texts to choose among.
+
+    Args:
+        parts: of the step.
+        rows: preferences a step.
+
+    Raises:
+        TrainingError: there is one text alone, whose probability is always 1.
+    """
+    if any(part.batch.policy.shape[1] == 1 for part in parts):
+        raise TrainingError(
+            "Images choose among the texts of their batch, and the first step has one text alone, "
+            f"which leaves no choice. Raise --batch-size, which is {rows}, or prepare a set "
+            "with more texts to choose among."
+        )
+
+
 def check_gradients(part: TrainablePart) -> list[str]:
     """Every tensor that should train has a gradient.
 

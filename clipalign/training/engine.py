@@ -23,7 +23,7 @@ from clipalign.config import TrainConfig
 from clipalign.errors import Interrupted, RunError, TrainingError
 from clipalign.training.averaging import WeightAverage
 from clipalign.training.checkpoint import Checkpoint, flatten_optimizer, unflatten_optimizer
-from clipalign.training.checks import check_gradients, check_start, not_finite
+from clipalign.training.checks import check_choice, check_gradients, check_start, not_finite
 from clipalign.training.distributed import (
     ALONE,
     GradientSum,
@@ -205,6 +205,7 @@ class Trainer:
         return measures(self.world.gather(table), self.problem.penalty(), self.problem.weight)
 
     def _check_first(self, parts: list[Losses]) -> None:
+        check_choice(parts, self.config.batch_size)
         check_start(parts, self.config.precision, self.problem)
         if zero := check_gradients(self.problem.part):
             names = ", ".join(zero[:3]) + (" …" if len(zero) > 3 else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,6 +51,15 @@ def test_rounding_of_a_precision_is_allowed_however_sharply_the_loss_answers(
     rounded("bf16").run()
     with pytest.raises(TrainingError, match="must be the reference"):
         rounded("fp32").run()
+
+
+def test_a_batch_with_one_text_is_refused_by_its_size(make_trainer: Callable[..., Any]) -> None:
+    trainer = make_trainer(method="kto", scope="batch", batch_size=1, steps=1)
+    stream = trainer.data.stream
+    judged = replace(stream, rejected=torch.full_like(stream.rejected, -1))
+    trainer.data = replace(trainer.data, stream=judged)
+    with pytest.raises(TrainingError, match=r"one text alone.*--batch-size, which is 1"):
+        trainer.run()
 
 
 class Mistaken(DPO):

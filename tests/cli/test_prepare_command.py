@@ -159,7 +159,7 @@ def test_a_place_that_cannot_be_written_is_a_storage_error(prepare, photos, tmp_
     (tmp_path / "file").write_text("in the way")
     done = prepare("--dataset", photos, "-o", "file/out")
     assert done.returncode == 9
-    assert "a file is where a directory must be" in done.stderr
+    assert "a part of this path is a file" in done.stderr
 
 
 def start(folder, workers):

@@ -219,7 +219,7 @@ class RunConfig(_Tree):
     def _of_dataset(cls, tree: Mapping[str, Any]) -> Mapping[str, Any]:
         name = tree.get("dataset", cls.model_fields["dataset"].default)
         known = registry("datasets")
-        if tree.get("data") is not None or name not in known.names():
+        if tree.get("data") is not None or not (isinstance(name, str) and name in known.names()):
             return {}
         facts = known.entry(name).metadata
         return {"epochs": facts["epochs"]} if "epochs" in facts else {}

@@ -81,7 +81,8 @@ class ConceptTask:
             0.15,
             ge=0,
             le=1,
-            description="Share of the rows whose captions say the value alone, and no activity.",
+            description="Share of the rows whose captions say the value alone, and no activity; at "
+            "most what other_activities leaves.",
         )
         counterparts: bool = Field(
             True,
